@@ -10,6 +10,7 @@ use super::error::Error;
 use super::hub::Hub;
 use super::ids::{Auth, Epoch};
 use super::message::{JsonText, MessageKind, Reason};
+use super::proposals::{Proposal, WriteHint};
 use super::reader::{GapPolicy, ReaderKind};
 use super::session::{Introduced, Session};
 use super::time::{Millis, Now};
@@ -30,6 +31,33 @@ impl Hub {
         position: u64,
         command: &Command<'_>,
     ) -> Result<Applied, Error> {
+        self.apply_near(now, present, position, command, None)
+    }
+
+    /// Applies a command of this process or of another one, as [`Hub::apply`] does.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Hub::apply`].
+    pub fn apply_proposal(
+        &mut self,
+        now: Now,
+        present: Millis,
+        position: u64,
+        proposal: &Proposal<'_>,
+    ) -> Result<Applied, Error> {
+        self.apply_near(now, present, position, &proposal.command, proposal.hint)
+    }
+
+    /// Applies a command. `hint` is for a write only.
+    fn apply_near(
+        &mut self,
+        now: Now,
+        present: Millis,
+        position: u64,
+        command: &Command<'_>,
+        hint: Option<WriteHint>,
+    ) -> Result<Applied, Error> {
         self.position = position;
         self.sessions.log_position = position;
         if !self.may_apply(command) {
@@ -42,7 +70,7 @@ impl Hub {
         }
         let result = match *command {
             Command::Write { channel, from, text } => {
-                self.apply_write(now, present, channel, from, text)
+                self.apply_write(now, present, channel, from, text, hint)
             }
             Command::Introduce { channel, session, text } => {
                 self.apply_introduction(now, present, channel, session, text)
@@ -101,11 +129,12 @@ impl Hub {
         name: &str,
         from: Option<u64>,
         text: &str,
+        hint: Option<WriteHint>,
     ) -> Result<Applied, Error> {
-        let channel = self.end_channel_proposal(name);
+        let channel = self.end_channel_proposal(name, hint.map(|hint| hint.channel));
         let sender = from.map(|number| self.end_call(number)).transpose()?;
         let channel = self.share_channel(present, channel, name);
-        let text = &JsonText::new(text);
+        let text = &JsonText::of_known(text, hint.is_some_and(|hint| hint.is_plain));
         let id = self.append_once(now, channel, MessageKind::Message { from, text });
         if let Some(sender) = sender {
             self.hold_at_origin(sender, present);
@@ -122,7 +151,7 @@ impl Hub {
         session: Introducing,
         text: &str,
     ) -> Result<Applied, Error> {
-        let known = self.end_channel_proposal(name);
+        let known = self.end_channel_proposal(name, None);
         let index = match session {
             Introducing::New(auth) => {
                 self.sessions.create_once(Auth::new(auth), present, self.position)
@@ -243,13 +272,14 @@ impl Hub {
         Ok(index)
     }
 
-    /// Ends the wait of a command for a channel. Returns the channel's index, if it exists here.
-    fn end_channel_proposal(&mut self, name: &str) -> Option<u32> {
+    /// Ends the wait of a command for a channel, which is probably at `hint`. Returns the channel's
+    /// index, if it exists here.
+    fn end_channel_proposal(&mut self, name: &str, hint: Option<u32>) -> Option<u32> {
+        let index = self.channels.find_name_near(name, hint)?;
         if self.is_own_record() {
-            self.channels.end_proposal(name)
-        } else {
-            self.channels.find_name(name)
+            self.channels.end_proposal(index);
         }
+        Some(index)
     }
 
     /// Records that the client of a session made a call here.

@@ -98,6 +98,13 @@ impl Channels {
         self.by_name.get(name).copied()
     }
 
+    /// Finds a channel by the text of its key. Costs no hash if the channel has the index `hint`.
+    #[inline]
+    pub(super) fn find_name_near(&self, name: &str, hint: Option<u32>) -> Option<u32> {
+        let has_name = |index: &u32| self.get(*index).is_some_and(|it| *it.name == *name);
+        hint.filter(has_name).or_else(|| self.find_name(name))
+    }
+
     /// Looks up a channel. A miss hashes the name with SHA-256, so call it once per request.
     #[inline]
     pub(super) fn lookup(&self, key: &ChannelKey<'_>) -> Lookup {
@@ -422,14 +429,12 @@ impl Channels {
         local.last_use = now;
     }
 
-    /// Ends the wait of a command for the channel of this name. Returns the channel, if it exists.
-    /// If the command fails, the channel's timer is to be armed.
-    pub(super) fn end_proposal(&mut self, name: &str) -> Option<u32> {
-        let index = self.find_name(name)?;
+    /// Ends the wait of a command for a channel. If the command fails, the channel's timer is to be
+    /// armed.
+    pub(super) fn end_proposal(&mut self, index: u32) {
         let local = self.local_mut(index);
         // Commands that another process proposed were not counted here.
         local.proposed = local.proposed.saturating_sub(1);
-        Some(index)
     }
 
     /// Returns the channels with messages since the last delivery, in the order of their first

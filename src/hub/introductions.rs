@@ -123,7 +123,7 @@ impl Introductions {
         page.live -= entry.len();
         if page.live == 0 {
             self.pages.remove(at);
-        } else if page.live < page.shared.json.len() / 2 {
+        } else if 2 * page.live < page.shared.json.len() {
             self.compact(at, total);
         }
     }
@@ -299,6 +299,16 @@ mod tests {
 
     fn expect(model: &BTreeMap<u64, Vec<u8>>, below: u64) -> Vec<u8> {
         model.range(..below).flat_map(|(_, json)| [json, b",".as_slice()].concat()).collect()
+    }
+
+    #[test]
+    fn a_page_is_copied_when_one_byte_more_than_half_of_it_is_stale() {
+        let (mut all, total) = (Introductions::default(), Rc::default());
+        all.push(1, &vec![b'a'; PAGE_BYTES / 2], &total);
+        all.push(2, &vec![b'b'; PAGE_BYTES / 2 + 1], &total);
+        assert_eq!((all.pages.len(), total.get()), (1, PAGE_BYTES + 3));
+        all.remove(2, &total);
+        assert_eq!(total.get(), PAGE_BYTES / 2 + 1);
     }
 
     proptest! {

@@ -59,6 +59,21 @@ impl<'a> JsonText<'a> {
         Self { escaped: Cow::Owned(escaped) }
     }
 
+    /// Makes what [`JsonText::new`] does of a text of which it is known whether it is the contents
+    /// of a JSON string as it is.
+    pub(super) fn of_known(text: &'a str, is_plain: bool) -> Self {
+        if !is_plain {
+            return Self::new(text);
+        }
+        debug_assert!(self::is_plain(text.as_bytes()), "the text is as it was");
+        Self { escaped: Cow::Borrowed(text) }
+    }
+
+    /// Returns whether the text is the contents of a JSON string as it is.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.escaped, Cow::Borrowed(_))
+    }
+
     /// Returns the length of the JSON string, without the quotes.
     pub(super) fn len(&self) -> usize {
         self.escaped.len()

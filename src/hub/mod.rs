@@ -79,7 +79,7 @@ pub use message::Reason;
 pub(crate) use message::{push_number, push_string};
 pub use nodes::{HEARTBEAT_MS, SavedCluster, SavedNodes};
 pub use paged_slab::PAGE_BYTES;
-pub use proposals::{LogHealth, Proposals};
+pub use proposals::{LogHealth, Proposal, ProposalCursor, Proposals};
 pub use read_request::{CHANNELS_PER_READ_MAX, Mode, ReadRequest, ReadResult};
 pub use reader::{ReaderKey, Since};
 pub use recovery::Recovery;

@@ -12,7 +12,7 @@ use super::hub::Hub;
 use super::ids::Epoch;
 use super::lookup::Lookup;
 use super::message::{JsonText, Reason};
-use super::proposals::{LogHealth, Proposals};
+use super::proposals::{LogHealth, Proposals, WriteHint};
 use super::session::{Credentials, Introducer};
 use super::time::{Millis, Now};
 use super::usage::WRITE_OVERHEAD_BYTES;
@@ -47,7 +47,7 @@ impl Hub {
     /// part of the external bytes, since a hub without a log has none.
     #[must_use]
     pub fn log_bytes(&self) -> usize {
-        let proposals = self.proposals.as_ref().map_or(0, |proposals| proposals.bytes().len());
+        let proposals = self.proposals.as_ref().map_or(0, Proposals::memory);
         proposals + self.nodes.as_ref().map_or(0, |nodes| nodes.reader_counts.memory())
     }
 
@@ -100,12 +100,13 @@ impl Hub {
         let sender = self.sessions.authenticate_optional(credentials)?;
         let lookup = self.channels.lookup(key);
         self.ensure_capacity(now.mono, &[lookup], true)?;
-        let bytes = JsonText::new(text).len();
-        self.reserve(now.mono, bytes + WRITE_OVERHEAD_BYTES, &[lookup])?;
+        let json = JsonText::new(text);
+        self.reserve(now.mono, json.len() + WRITE_OVERHEAD_BYTES, &[lookup])?;
         self.check_log(sender, now)?;
-        self.await_command(now, lookup, key);
+        let channel = self.await_command(now, lookup, key);
+        let hint = WriteHint { channel, is_plain: json.is_plain() };
         let from = sender.map(|session| self.sessions[session].number);
-        self.propose(&Command::Write { channel: key.as_str(), from, text });
+        self.waiting_proposals().push_write(hint, key.as_str(), from, text);
         self.begin_call(sender, now);
         Ok(())
     }
@@ -292,7 +293,8 @@ impl Hub {
     }
 
     fn refuse_message(&mut self, now: Now, channel: &str, session: Option<u64>) {
-        if let Some(index) = self.channels.end_proposal(channel) {
+        if let Some(index) = self.channels.find_name(channel) {
+            self.channels.end_proposal(index);
             let channel = &self.channels[index];
             if channel.is_shared || !channel.is_unused() {
                 self.channels.arm_timer(index, &mut self.timers);
@@ -323,10 +325,11 @@ impl Hub {
     }
 
     /// Makes a channel exist in this process until a command for it is applied, so that it counts
-    /// against the limit of channels.
-    fn await_command(&mut self, now: Now, lookup: Lookup, key: &ChannelKey<'_>) {
+    /// against the limit of channels. Returns its index.
+    fn await_command(&mut self, now: Now, lookup: Lookup, key: &ChannelKey<'_>) -> u32 {
         let index = self.channels.get_or_create(lookup, key, now.mono, &mut self.timers);
         self.channels.begin_proposal(index, now.mono);
+        index
     }
 
     /// Checks that the log takes another command. A call that it refuses counts as heard of.
@@ -343,18 +346,20 @@ impl Hub {
     }
 
     pub(super) fn propose(&mut self, command: &Command<'_>) {
-        self.proposals.as_mut().expect("there is a log").push(command);
+        self.waiting_proposals().push(command);
+    }
+
+    fn waiting_proposals(&mut self) -> &mut Proposals {
+        self.proposals.as_mut().expect("there is a log")
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use minicbor::Decoder;
-
     use super::*;
     use crate::hub::{
-        Applied, Auth, ChannelName, Config, Introduced, Millis, Mode, ReadRequest, ReadResult,
-        Since, TOKEN_BYTES,
+        Applied, Auth, ChannelName, Config, Introduced, Millis, Mode, ProposalCursor, ReadRequest,
+        ReadResult, Since, TOKEN_BYTES,
     };
 
     const TIMEOUT_MS: u64 = 5_000;
@@ -387,18 +392,20 @@ mod tests {
         }
 
         fn apply(&mut self, now: Now, proposals: &Proposals) -> Vec<Result<Applied, Error>> {
-            let mut decoder = Decoder::new(proposals.bytes());
-            let commands = (0..proposals.count()).map(|_| {
+            let mut at = ProposalCursor::default();
+            let mut results = Vec::new();
+            while let Some(proposal) = proposals.next(&mut at).unwrap() {
                 self.position += 1;
-                self.hub.apply(now, now.mono, self.position, &decoder.decode().unwrap())
-            });
-            commands.collect()
+                let result = self.hub.apply_proposal(now, now.mono, self.position, &proposal);
+                results.push(result);
+            }
+            results
         }
 
         fn refuse(&mut self, now: Now, proposals: &Proposals) {
-            let mut decoder = Decoder::new(proposals.bytes());
-            for _ in 0..proposals.count() {
-                self.hub.refuse(now, &decoder.decode().unwrap());
+            let mut at = ProposalCursor::default();
+            while let Some(proposal) = proposals.next(&mut at).unwrap() {
+                self.hub.refuse(now, &proposal.command);
             }
         }
 
@@ -448,6 +455,29 @@ mod tests {
         let results = logged.apply(at(TIMEOUT_MS), &write);
         assert!(matches!(results[..], [Err(Error::SessionEnded)]));
         assert_eq!(logged.read(at(TIMEOUT_MS), shown(&josh)), Err(Error::SessionEnded));
+    }
+
+    /// A channel may be dropped while a command waits, if the state is loaded again. Another one
+    /// may have its index then.
+    #[test]
+    fn a_write_goes_to_the_channel_of_its_name_wherever_that_is() {
+        for (hint, is_known) in [(0, true), (1, true), (9, true), (0, false), (1, false)] {
+            let mut logged = Logged::new();
+            let names: &[_] = if is_known { &["other", "c"] } else { &["other", "third"] };
+            for name in names {
+                logged.hub.propose_write(at(0), &key(name), "howdy", None).unwrap();
+            }
+            let proposals = logged.take();
+            logged.apply(at(0), &proposals);
+            let mut moved = Proposals::default();
+            let hint = WriteHint { channel: hint, is_plain: true };
+            moved.push_write(hint, "c", None, "howdy");
+            let result = logged.apply(at(0), &moved).pop();
+            let expected = if is_known { 2 } else { 1 };
+            let Some(Ok(Applied::Written(id))) = result else { panic!("it was written") };
+            assert_eq!(id, expected, "{hint:?}, known: {is_known}");
+            assert_eq!(logged.hub.gauges().channels, 2 + usize::from(!is_known));
+        }
     }
 
     #[test]

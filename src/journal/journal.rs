@@ -145,6 +145,13 @@ impl Journal {
         (self.lock, outcome)
     }
 
+    /// Returns whether a result of the helper is still to come. If not, its queue need not be
+    /// locked, which would cost each turn more than the rest of [`Log::take_outcome`].
+    fn awaits_helper(&self) -> bool {
+        let is_snapshot_busy = self.snapshot.as_ref().is_some_and(|snapshot| snapshot.is_busy);
+        self.appending == Appending::Written || is_snapshot_busy || self.stale_results > 0
+    }
+
     /// Notes the results of the helper.
     fn poll_helper(&mut self) {
         loop {
@@ -310,7 +317,9 @@ impl Log for Journal {
     }
 
     fn take_outcome(&mut self) -> Option<Outcome> {
-        self.poll_helper();
+        if self.awaits_helper() {
+            self.poll_helper();
+        }
         let Appending::Known(outcome) = self.appending else { return None };
         self.appending = Appending::Nothing;
         Some(outcome)

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::files::{new_name, segment_name};
 use super::storage::{Storage, StoredFile, WriteError};
-use crate::log::{FILE_HEADER_BYTES, FileHeader, FileKind, PAYLOAD_MAX_BYTES, Record, SyncMode};
+use crate::log::{
+    FILE_HEADER_BYTES, FileHeader, FileKind, FrameCodec, PAYLOAD_MAX_BYTES, Record, SyncMode,
+};
 
 /// Properties of all files that a process writes.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +52,7 @@ pub(super) struct SegmentWriter {
 
 pub(super) struct OpenSegment {
     pub(super) file: Box<dyn StoredFile>,
-    pub(super) header: FileHeader,
+    codec: FrameCodec,
     /// End of the last record.
     pub(super) end: u64,
 }
@@ -119,7 +121,7 @@ impl SegmentWriter {
         }
         let segment = self.segment.as_mut().expect("begun above");
         self.buffer.clear();
-        segment.header.push_frame(&mut self.buffer, &frame);
+        segment.codec.push(&mut self.buffer, &frame);
         let is_synced = self.origin.sync == SyncMode::Always;
         let mut result = segment.file.write_at(&self.buffer, segment.end);
         if result.is_ok() && is_synced {
@@ -178,7 +180,7 @@ pub(super) fn create_segment(
     if is_synced {
         storage.sync_names()?;
     }
-    Ok(OpenSegment { file, header: *header, end })
+    Ok(OpenSegment { file, codec: FrameCodec::new(header), end })
 }
 
 impl OpenSegment {

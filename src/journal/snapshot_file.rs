@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::files::{new_name, snapshot_name};
 use super::journal_error::{DamagedFile, JournalError};
 use super::storage::{Storage, StoredFile, WriteError};
-use crate::log::{FILE_HEADER_BYTES, FRAME_HEAD_BYTES, FileHeader, FileKind, Frame, FrameKind};
+use crate::log::{
+    FILE_HEADER_BYTES, FRAME_HEAD_BYTES, FileHeader, FileKind, Frame, FrameCodec, FrameKind,
+};
 
 /// A snapshot that is being written.
 pub(super) struct SnapshotWriter {
@@ -61,7 +63,7 @@ impl SnapshotWriter {
     fn push(&mut self, kind: FrameKind, payload: &[u8]) -> Result<(), WriteError> {
         self.buffer.clear();
         let frame = Frame { kind, position: self.pieces, mono_ms: 0, unix_ms: 0, payload };
-        self.header.push_frame(&mut self.buffer, &frame);
+        FrameCodec::new(&self.header).push(&mut self.buffer, &frame);
         self.file.write_at(&self.buffer, self.end)?;
         self.file.sync()?;
         self.end += self.buffer.len() as u64;
@@ -119,16 +121,16 @@ pub(super) fn read_snapshot(
     }
     let mut offset = FILE_HEADER_BYTES as u64;
     let mut pieces = 0;
+    let codec = FrameCodec::new(&header);
     loop {
         buffer.clear();
         read_up_to(file, &mut buffer, FRAME_HEAD_BYTES as u64)?;
         let length =
-            if buffer.len() < FRAME_HEAD_BYTES { None } else { header.payload_length(&buffer) };
+            if buffer.len() < FRAME_HEAD_BYTES { None } else { codec.payload_length(&buffer) };
         let length = length.ok_or_else(|| damaged(offset, "an incomplete or damaged piece"))?;
         read_up_to(file, &mut buffer, length as u64)?;
-        let frame = header
-            .read_frame(&buffer)
-            .ok_or_else(|| damaged(offset, "an incomplete or damaged piece"))?;
+        let frame =
+            codec.read(&buffer).ok_or_else(|| damaged(offset, "an incomplete or damaged piece"))?;
         match frame.kind {
             FrameKind::Piece if frame.position == pieces + 1 => {
                 sink(frame.payload).map_err(ReadError::Caller)?;

@@ -13,7 +13,7 @@ use super::segment_writer::{FileOrigin, OpenSegment, SegmentWriter, create_segme
 use super::stepped_helper::SteppedHelper;
 use super::storage::{Storage, WriteError};
 use super::worker::JobQueue;
-use crate::log::{FileHeader, FileKind, SegmentScan};
+use crate::log::{FileHeader, FileKind, FrameCodec, SegmentScan};
 
 impl Recovered {
     /// Removes what is obsolete, copies the newest segment to a new file, and starts the helper
@@ -145,8 +145,9 @@ impl Recovered {
 /// Appends the records of a segment as those of another one.
 fn copy_records(from: &FileHeader, bytes: &[u8], to: &FileHeader, records: &mut Vec<u8>) {
     records.reserve(bytes.len());
+    let codec = FrameCodec::new(to);
     for record in SegmentScan::new(*from, bytes) {
-        to.push_frame(records, &record.frame());
+        codec.push(records, &record.frame());
     }
 }
 

@@ -45,24 +45,44 @@ impl Frame<'_> {
     }
 }
 
-impl FileHeader {
+/// Encoding of the frames of one file, which depends on the header of the file.
+#[derive(Clone, Copy)]
+pub struct FrameCodec {
+    marker: [u8; 8],
+    header_checksum: u32,
+}
+
+impl FrameCodec {
+    /// Returns the encoding of the frames of the file with this header.
+    #[must_use]
+    pub fn new(header: &FileHeader) -> Self {
+        let checksum = read_array(&header.to_bytes(), FILE_HEADER_BYTES - 4);
+        Self { marker: header.marker, header_checksum: u32::from_le_bytes(checksum) }
+    }
+
+    /// Returns the bytes that each frame begins with.
+    pub(super) fn marker(&self) -> &[u8; 8] {
+        &self.marker
+    }
+
     /// Appends a frame of this file to `bytes`.
-    pub fn push_frame(&self, bytes: &mut Vec<u8>, frame: &Frame) {
+    pub fn push(&self, bytes: &mut Vec<u8>, frame: &Frame) {
         assert!(frame.payload.len() <= PAYLOAD_MAX_BYTES, "the caller splits a longer payload");
         let kind: u32 = match frame.kind {
             FrameKind::Record => 1,
             FrameKind::Piece => 2,
             FrameKind::End => 3,
         };
+        let mut head = [0; FRAME_HEAD_BYTES];
+        head[..8].copy_from_slice(&self.marker);
+        head[12..16].copy_from_slice(&(frame.payload.len() as u32).to_le_bytes());
+        head[16..20].copy_from_slice(&kind.to_le_bytes());
+        head[20..28].copy_from_slice(&frame.position.to_le_bytes());
+        head[28..36].copy_from_slice(&frame.mono_ms.to_le_bytes());
+        head[36..].copy_from_slice(&frame.unix_ms.to_le_bytes());
         let start = bytes.len();
         bytes.reserve(frame.encoded_bytes());
-        bytes.extend_from_slice(&self.marker);
-        bytes.extend_from_slice(&[0; 4]);
-        bytes.extend_from_slice(&(frame.payload.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&kind.to_le_bytes());
-        bytes.extend_from_slice(&frame.position.to_le_bytes());
-        bytes.extend_from_slice(&frame.mono_ms.to_le_bytes());
-        bytes.extend_from_slice(&frame.unix_ms.to_le_bytes());
+        bytes.extend_from_slice(&head);
         bytes.extend_from_slice(frame.payload);
         let checksum = self.checksum(&bytes[start + CHECKED_OFFSET..]);
         bytes[start + 8..start + CHECKED_OFFSET].copy_from_slice(&checksum.to_le_bytes());
@@ -79,7 +99,7 @@ impl FileHeader {
     /// Decodes the frame at the front of `bytes`. `None` if there is no whole, undamaged frame of
     /// this file.
     #[must_use]
-    pub fn read_frame<'a>(&self, bytes: &'a [u8]) -> Option<Frame<'a>> {
+    pub fn read<'a>(&self, bytes: &'a [u8]) -> Option<Frame<'a>> {
         let head: &[u8; FRAME_HEAD_BYTES] = bytes.first_chunk()?;
         let end = FRAME_HEAD_BYTES + self.payload_length(head)?;
         let checked = bytes.get(CHECKED_OFFSET..end)?;
@@ -103,8 +123,7 @@ impl FileHeader {
     /// Checksum of a frame's bytes, which begins with that of the header: so a frame of another
     /// file has another one.
     fn checksum(&self, checked: &[u8]) -> u32 {
-        let header: [u8; 4] = read_array(&self.to_bytes(), FILE_HEADER_BYTES - 4);
-        crc32c::crc32c_append(u32::from_le_bytes(header), checked)
+        crc32c::crc32c_append(self.header_checksum, checked)
     }
 }
 
@@ -125,6 +144,10 @@ mod tests {
         }
     }
 
+    fn codec() -> FrameCodec {
+        FrameCodec::new(&header())
+    }
+
     fn frame(kind: FrameKind, payload: &[u8]) -> Frame<'_> {
         Frame { kind, position: 1 << 50, mono_ms: 17, unix_ms: 1_700_000_000_000, payload }
     }
@@ -135,10 +158,10 @@ mod tests {
             for payload in [&b""[..], b"x", &vec![0xa5; 100_000]] {
                 let frame = frame(kind, payload);
                 let mut bytes = Vec::new();
-                header().push_frame(&mut bytes, &frame);
+                codec().push(&mut bytes, &frame);
                 assert_eq!(bytes.len(), frame.encoded_bytes());
                 bytes.extend_from_slice(b"more");
-                assert!(header().read_frame(&bytes) == Some(frame));
+                assert!(codec().read(&bytes) == Some(frame));
             }
         }
     }
@@ -146,21 +169,21 @@ mod tests {
     #[test]
     fn every_flipped_bit_and_every_missing_byte_of_a_frame_is_noticed() {
         let mut bytes = Vec::new();
-        header().push_frame(&mut bytes, &frame(FrameKind::Record, b"some commands"));
+        codec().push(&mut bytes, &frame(FrameKind::Record, b"some commands"));
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(header().read_frame(&damaged).is_none(), "bit {bit}");
+            assert!(codec().read(&damaged).is_none(), "bit {bit}");
         }
         for length in 0..bytes.len() {
-            assert!(header().read_frame(&bytes[..length]).is_none(), "{length}");
+            assert!(codec().read(&bytes[..length]).is_none(), "{length}");
         }
     }
 
     #[test]
     fn a_frame_of_another_file_does_not_pass() {
         let mut bytes = Vec::new();
-        header().push_frame(&mut bytes, &frame(FrameKind::Record, b"some commands"));
+        codec().push(&mut bytes, &frame(FrameKind::Record, b"some commands"));
         let others = [
             FileHeader { journal_id: [9; 16], ..header() },
             FileHeader { position: 6, ..header() },
@@ -168,7 +191,7 @@ mod tests {
             FileHeader { marker: [9; 8], ..header() },
         ];
         for other in others {
-            assert!(other.read_frame(&bytes).is_none(), "{other:?}");
+            assert!(FrameCodec::new(&other).read(&bytes).is_none(), "{other:?}");
         }
     }
 }

@@ -36,6 +36,6 @@ mod log;
 mod segment_scan;
 
 pub use file_header::{BadHeader, FILE_HEADER_BYTES, FileHeader, FileKind, SyncMode};
-pub use frame::{FRAME_HEAD_BYTES, Frame, FrameKind, PAYLOAD_MAX_BYTES};
+pub use frame::{FRAME_HEAD_BYTES, Frame, FrameCodec, FrameKind, PAYLOAD_MAX_BYTES};
 pub use log::{Event, Log, Outcome, SharedRecord};
 pub use segment_scan::{Damage, Record, SegmentScan, Tail};

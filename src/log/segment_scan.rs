@@ -5,7 +5,7 @@ use std::fmt;
 use memchr::memchr_iter;
 
 use super::file_header::{FILE_HEADER_BYTES, FileHeader};
-use super::frame::{Frame, FrameKind};
+use super::frame::{Frame, FrameCodec, FrameKind};
 
 /// A record of a segment. It holds secrets, so it has no `Debug`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl fmt::Display for Damage {
 
 /// Iterator over the records of a segment, up to the first bytes that are none.
 pub struct SegmentScan<'a> {
-    header: FileHeader,
+    codec: FrameCodec,
     file: &'a [u8],
     offset: usize,
     next_position: u64,
@@ -86,7 +86,7 @@ impl<'a> SegmentScan<'a> {
     #[must_use]
     pub fn new(header: FileHeader, file: &'a [u8]) -> Self {
         let offset = FILE_HEADER_BYTES.min(file.len());
-        Self { header, file, offset, next_position: header.position }
+        Self { codec: FrameCodec::new(&header), file, offset, next_position: header.position }
     }
 
     /// Offset of the first byte after the records that were read.
@@ -109,7 +109,7 @@ impl<'a> SegmentScan<'a> {
     #[must_use]
     pub fn tail(&self) -> Tail {
         let rest = &self.file[self.offset..];
-        if let Some(frame) = self.header.read_frame(rest) {
+        if let Some(frame) = self.codec.read(rest) {
             let expected = self.next_position;
             return Tail::Damaged(match frame.kind {
                 FrameKind::Record => Damage::Gap { found: frame.position, expected },
@@ -117,8 +117,8 @@ impl<'a> SegmentScan<'a> {
             });
         }
         let Some(last) = rest.iter().rposition(|byte| *byte != 0) else { return Tail::Clean };
-        let mut starts = memchr_iter(self.header.marker[0], &rest[..=last]);
-        if starts.any(|start| self.header.read_frame(&rest[start..]).is_some()) {
+        let mut starts = memchr_iter(self.codec.marker()[0], &rest[..=last]);
+        if starts.any(|start| self.codec.read(&rest[start..]).is_some()) {
             return Tail::Damaged(Damage::BadFrame);
         }
         Tail::Torn(last as u64 + 1)
@@ -129,7 +129,7 @@ impl<'a> Iterator for SegmentScan<'a> {
     type Item = Record<'a>;
 
     fn next(&mut self) -> Option<Record<'a>> {
-        let frame = self.header.read_frame(&self.file[self.offset..])?;
+        let frame = self.codec.read(&self.file[self.offset..])?;
         if frame.kind != FrameKind::Record || frame.position != self.next_position {
             return None;
         }

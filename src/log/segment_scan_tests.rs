@@ -29,7 +29,7 @@ fn segment(indices: &[usize]) -> (Vec<u8>, Vec<usize>) {
     let mut offsets = Vec::new();
     for index in indices {
         offsets.push(file.len());
-        header().push_frame(&mut file, &record(*index).frame());
+        FrameCodec::new(&header()).push(&mut file, &record(*index).frame());
     }
     (file, offsets)
 }
@@ -129,7 +129,8 @@ fn a_gap_in_the_positions_is_damage() {
 #[test]
 fn a_piece_among_the_records_is_damage() {
     let (mut file, _) = segment(&[0]);
-    header().push_frame(&mut file, &Frame { kind: FrameKind::Piece, ..record(1).frame() });
+    FrameCodec::new(&header())
+        .push(&mut file, &Frame { kind: FrameKind::Piece, ..record(1).frame() });
     assert_eq!(scan(&file), (1, Tail::Damaged(Damage::NoRecord)));
 }
 
@@ -137,8 +138,8 @@ fn a_piece_among_the_records_is_damage() {
 fn records_of_another_file_in_the_reserved_space_are_no_records() {
     let (mut file, _) = segment(&[0]);
     let other = FileHeader { marker: [8; 8], ..header() };
-    other.push_frame(&mut file, &record(1).frame());
-    other.push_frame(&mut file, &record(2).frame());
+    FrameCodec::new(&other).push(&mut file, &record(1).frame());
+    FrameCodec::new(&other).push(&mut file, &record(2).frame());
     let (count, tail) = scan(&file);
     assert!(count == 1 && matches!(tail, Tail::Torn(_)), "{count} {tail:?}");
 }
@@ -148,7 +149,7 @@ fn a_record_inside_a_torn_record_is_no_good_frame_after_it() {
     let (inner, _) = segment(&[0, 1, 2, 3]);
     let outer = FileHeader { marker: *b"\xffabcdefg", ..header() };
     let mut file = outer.to_bytes().to_vec();
-    outer.push_frame(&mut file, &Record { commands: &inner, ..record(0) }.frame());
+    FrameCodec::new(&outer).push(&mut file, &Record { commands: &inner, ..record(0) }.frame());
     file.pop();
     let mut scan = SegmentScan::new(outer, &file);
     assert!(scan.next().is_none());

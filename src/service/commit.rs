@@ -7,17 +7,13 @@
 use std::mem;
 use std::time::Duration;
 
-use minicbor::Decoder;
-
 use super::commit_responses::Responses;
-use super::commits::{
-    ApplyingRecord, Commits, LATE_MS, PendingRecord, WaitingCall, WaitingResponse,
-};
+use super::commits::{Commits, LATE_MS, WaitingCall, WaitingResponse};
 use super::listener::Listener;
 use super::service::Service;
 use crate::api::Responder;
 use crate::http::Persistence;
-use crate::hub::{Applied, Command, Key, LogHealth, Millis, Proposals};
+use crate::hub::{Applied, Command, Key, LogHealth, Millis, ProposalCursor, Proposals};
 use crate::log::{Event, Log, Outcome};
 use crate::metrics::LogRefusal;
 
@@ -170,7 +166,9 @@ impl<L: Listener> Service<L> {
     /// Appends a record with the proposals. Returns whether it did.
     fn append_record(&mut self) -> bool {
         let Self { hub, io, commits, .. } = self;
-        let Some(log) = commits.log.as_mut().filter(|log| log.is_ready()) else { return false };
+        if !commits.log.as_ref().is_some_and(|log| log.is_ready()) {
+            return false;
+        }
         let has_to_wait = commits.retry_at.is_some_and(|at| at > io.now.mono)
             || commits.delay.is_delayed(commits.waiting.len());
         if hub.proposed() == 0 || has_to_wait || commits.record.is_some() || commits.has_failed {
@@ -178,12 +176,14 @@ impl<L: Listener> Service<L> {
         }
         commits.retry_at = None;
         commits.delay.end();
-        let mut proposals = mem::take(&mut commits.spare);
+        let mut record = commits.new_record();
         let (max, max_bytes) = (commits.record_commands_max, commits.record_bytes_max);
-        hub.take_proposals(max, max_bytes, &mut proposals);
-        log.append(io.now.mono.0, io.now.unix_ms, proposals.bytes());
-        let (waiting, waiting_since) = commits.take_waiting(proposals.count());
-        commits.record = Some(PendingRecord { proposals, waiting, waiting_since, now: io.now });
+        hub.take_proposals(max, max_bytes, &mut record.commands);
+        commits.move_waiting(&mut record);
+        record.now = io.now;
+        let log = commits.log.as_mut().expect("it is ready");
+        log.append(io.now.mono.0, io.now.unix_ms, record.commands.bytes());
+        commits.record = Some(record);
         true
     }
 
@@ -211,8 +211,10 @@ impl<L: Listener> Service<L> {
                 if !flush.is_zero() {
                     io.metrics.flushes.add(flush.as_nanos() as u64);
                 }
-                let record = commits.record.take().expect("only a pending record has an outcome");
-                commits.applying = Some(ApplyingRecord::new(record, position, flush));
+                let record = commits.record.take();
+                let mut record = record.expect("only a pending record has an outcome");
+                (record.position, record.flush) = (position, flush);
+                commits.applying = Some(record);
             }
             Outcome::Full => {
                 commits.retry_at = Some(io.now.mono.after(RETRY_MS));
@@ -229,30 +231,33 @@ impl<L: Listener> Service<L> {
     /// Applies commands of the record while the turn has budget. Returns whether all are applied.
     fn apply_record(&mut self) -> bool {
         let Some(mut record) = self.commits.applying.take() else { return true };
-        let mut decoder = Decoder::new(record.commands.bytes());
-        decoder.set_position(record.offset);
         let mut responses = Responses::default();
         loop {
             record.answered +=
-                responses.push_due(self, &record.waiting[record.answered..], record.index);
-            record.offset = decoder.position();
-            if record.is_applied() || !self.io.clients.budget.has_commit_budget() {
+                responses.push_due(self, &record.waiting[record.answered..], record.next.index());
+            if !self.io.clients.budget.has_commit_budget() {
                 break;
             }
-            let Ok(command) = decoder.decode::<Command<'_>>() else {
-                log::error!("the log has a command that this version cannot read; stopping");
-                self.commits.has_failed = true;
-                break;
+            let index = record.next.index();
+            let proposal = match record.commands.next(&mut record.next) {
+                Ok(Some(proposal)) => proposal,
+                Ok(None) => break,
+                Err(_) => {
+                    log::error!("the log has a command that this version cannot read; stopping");
+                    self.commits.has_failed = true;
+                    break;
+                }
             };
             let before = self.hub.appended_bytes();
-            let position = command_position(record.position, record.index);
-            let result = self.hub.apply(record.now, self.io.now.mono, position, &command);
+            let position = command_position(record.position, index);
+            let (now, present) = (record.now, self.io.now.mono);
+            let result = self.hub.apply_proposal(now, present, position, &proposal);
             let encoded = (self.hub.appended_bytes() - before) as usize;
             self.io.clients.budget.charge_commit(encoded);
             if let Ok(Applied::Mismatch(shared)) = result {
                 self.on_mismatch(shared);
             }
-            if let Command::Begin { watermark_hash_key, .. } = command {
+            if let Command::Begin { watermark_hash_key, .. } = proposal.command {
                 self.io.api.set_epoch(self.hub.epoch());
                 // A log begins with a key. A node that has not joined yet reads old records.
                 if watermark_hash_key.is_none() && self.hub.is_joined() {
@@ -261,7 +266,7 @@ impl<L: Listener> Service<L> {
             }
             if let Some(WaitingCall { client, command, response }) =
                 record.waiting.get(record.answered)
-                && *command == record.index
+                && *command == index
             {
                 match response {
                     WaitingResponse::Of(responder) => {
@@ -275,7 +280,6 @@ impl<L: Listener> Service<L> {
                     | WaitingResponse::Retry(_) => {}
                 }
             }
-            record.index += 1;
         }
         // A record may have only the first calls of a client.
         let next = record.waiting.get(record.answered).or(self.commits.waiting.first());
@@ -286,8 +290,7 @@ impl<L: Listener> Service<L> {
             self.commits.position = record.position;
             self.hub.end_record(record.position);
             self.commits.delay.begin(record.answered, self.commits.waiting.len(), record.flush);
-            record.commands.clear();
-            self.commits.spare = record.commands;
+            self.commits.recycle(record);
         } else {
             self.commits.applying = Some(record);
         }
@@ -324,9 +327,8 @@ impl<L: Listener> Service<L> {
     fn refuse_record(&mut self, reason: LogRefusal) {
         let Some(mut record) = self.commits.record.take() else { return };
         self.refuse_calls(mem::take(&mut record.waiting), reason);
-        self.refuse_commands(&record.proposals);
-        record.proposals.clear();
-        self.commits.spare = record.proposals;
+        self.refuse_commands(&record.commands);
+        self.commits.recycle(record);
     }
 
     /// Answers the calls that wait for the next record: nothing of them is, or will be, in the log.
@@ -340,10 +342,9 @@ impl<L: Listener> Service<L> {
     }
 
     fn refuse_commands(&mut self, proposals: &Proposals) {
-        let mut decoder = Decoder::new(proposals.bytes());
-        for _ in 0..proposals.count() {
-            let command: Command<'_> = decoder.decode().expect("this process has encoded it");
-            self.hub.refuse(self.io.now, &command);
+        let mut at = ProposalCursor::default();
+        while let Some(it) = proposals.next(&mut at).expect("this process has encoded it") {
+            self.hub.refuse(self.io.now, &it.command);
         }
     }
 

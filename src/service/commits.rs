@@ -7,7 +7,7 @@ use super::barriers::Barriers;
 use super::commit_delay::CommitDelay;
 use crate::api::{Behind, Responder};
 use crate::http::Persistence;
-use crate::hub::{Hub, Key, LogHealth, Millis, Now, Proposals, Recovery};
+use crate::hub::{Hub, Key, LogHealth, Millis, Now, ProposalCursor, Proposals, Recovery};
 use crate::log::Log;
 use crate::metrics::LogGauges;
 
@@ -28,15 +28,16 @@ pub(super) struct Commits {
     pub(super) waiting: Vec<WaitingCall>,
     /// Time of the first of them.
     pub(super) waiting_since: Option<Millis>,
-    /// Record that was appended.
-    pub(super) record: Option<PendingRecord>,
-    pub(super) applying: Option<ApplyingRecord>,
+    /// Record that was appended, until the log has it.
+    pub(super) record: Option<Box<CommitRecord>>,
+    /// Record in the log, until all of its commands are applied.
+    pub(super) applying: Option<Box<CommitRecord>>,
     /// Calls that wait for what other nodes have acknowledged.
     pub(super) barriers: Barriers,
     /// Delay of the next record.
     pub(super) delay: CommitDelay,
     /// Empty, with memory for the next record.
-    pub(super) spare: Proposals,
+    spare: Option<Box<CommitRecord>>,
     /// Position of the last record that was applied.
     pub(super) position: u64,
     /// A checkpoint of the hub is being saved.
@@ -85,43 +86,41 @@ pub(super) enum WaitingResponse {
     Retry(Behind),
 }
 
-/// A record that was appended, until the log has it.
-pub(super) struct PendingRecord {
-    pub(super) proposals: Proposals,
-    pub(super) waiting: Vec<WaitingCall>,
-    /// Time of the first of the calls, until they are answered.
-    pub(super) waiting_since: Option<Millis>,
-    /// Time of the append.
-    pub(super) now: Now,
-}
-
-/// A record in the log, until all of its commands are applied.
-pub(super) struct ApplyingRecord {
+/// A record, from its append until all of its commands are applied. It lives in a box, so that it
+/// goes from one state to the next without a copy.
+#[derive(Default)]
+pub(super) struct CommitRecord {
     pub(super) commands: Proposals,
     /// Calls of this process.
     pub(super) waiting: Vec<WaitingCall>,
-    /// Time of the record.
+    /// Time of the first of the calls, until they are answered. Unused once the log has the record.
+    pub(super) waiting_since: Option<Millis>,
+    /// Time of the append, which becomes that of the record.
     pub(super) now: Now,
+    /// Position of the record, and time of its flush, once the log has it.
     pub(super) position: u64,
-    /// Time of its flush.
     pub(super) flush: Duration,
-    /// Commands before this one are applied. Their bytes end at `offset`, and `answered` calls of
-    /// them are answered.
-    pub(super) index: u32,
-    pub(super) offset: usize,
+    /// Commands before this place are applied, and `answered` calls of them are answered.
+    pub(super) next: ProposalCursor,
     pub(super) answered: usize,
 }
 
-impl ApplyingRecord {
-    /// Begins to apply a record that this process has appended.
-    pub(super) fn new(record: PendingRecord, position: u64, flush: Duration) -> Self {
-        let PendingRecord { proposals: commands, waiting, now, .. } = record;
-        Self { commands, waiting, now, position, flush, index: 0, offset: 0, answered: 0 }
-    }
-
+impl CommitRecord {
     /// Returns whether all commands are applied.
     pub(super) fn is_applied(&self) -> bool {
-        self.offset == self.commands.bytes().len()
+        self.commands.is_end(&self.next)
+    }
+
+    /// Makes this the next record, which gets its times and its position later. Keeps the memory of
+    /// lists unless they are long.
+    fn clear(&mut self) {
+        const KEEP_CALLS: usize = 1024;
+        self.commands.clear();
+        self.waiting.clear();
+        self.waiting.shrink_to(KEEP_CALLS);
+        self.waiting_since = None;
+        self.next = ProposalCursor::default();
+        self.answered = 0;
     }
 }
 
@@ -138,7 +137,7 @@ impl Default for Commits {
             is_heartbeat_late: false,
             heard_at: None,
             delay: CommitDelay::default(),
-            spare: Proposals::default(),
+            spare: None,
             position: 0,
             is_saving: false,
             snapshot_position: 0,
@@ -153,21 +152,36 @@ impl Default for Commits {
 }
 
 impl Commits {
-    /// Takes the calls of the first `commands` proposals, which become a record. Returns them with
-    /// the time of the first one.
-    pub(super) fn take_waiting(&mut self, commands: u32) -> (Vec<WaitingCall>, Option<Millis>) {
+    /// Begins a record, without commands and calls.
+    pub(super) fn new_record(&mut self) -> Box<CommitRecord> {
+        self.spare.take().unwrap_or_default()
+    }
+
+    /// Keeps the memory of a record for the next one.
+    pub(super) fn recycle(&mut self, mut record: Box<CommitRecord>) {
+        record.clear();
+        self.spare = Some(record);
+    }
+
+    /// Moves the calls of the first proposals to the record, which has their commands.
+    pub(super) fn move_waiting(&mut self, record: &mut CommitRecord) {
+        let commands = record.commands.count();
         let is_in_record = |call: &WaitingCall| {
             let is_of_command = matches!(call.response, WaitingResponse::Of(_));
             call.command < commands || (call.command == commands && !is_of_command)
         };
+        record.waiting_since = self.waiting_since;
         let end = self.waiting.partition_point(is_in_record);
-        let mut rest = self.waiting.split_off(end);
-        for call in &mut rest {
-            call.command -= commands;
+        if end == self.waiting.len() {
+            mem::swap(&mut self.waiting, &mut record.waiting);
+            self.waiting_since = None;
+            return;
         }
         // The first one of the rest has not waited for longer.
-        let since = self.waiting_since.take_if(|_| rest.is_empty()).or(self.waiting_since);
-        (mem::replace(&mut self.waiting, rest), since)
+        record.waiting.extend(self.waiting.drain(..end));
+        for call in &mut self.waiting {
+            call.command -= commands;
+        }
     }
 
     /// Returns whether there is a step to take without waiting for the log.
@@ -190,7 +204,7 @@ impl Commits {
         match (&mut self.record, &mut self.applying) {
             (Some(record), _) if proposed == 0 => {
                 record.waiting_since.get_or_insert(now);
-                (&mut record.waiting, record.proposals.count())
+                (&mut record.waiting, record.commands.count())
             }
             (None, Some(record)) if proposed == 0 => (&mut record.waiting, record.commands.count()),
             _ => {
@@ -264,18 +278,23 @@ impl Commits {
         }
     }
 
-    /// Returns the bytes of the record and of waiting calls.
+    /// Returns the bytes of the records and of waiting calls.
     pub(super) fn memory(&self) -> usize {
-        let calls = |calls: &Vec<WaitingCall>| {
-            calls.capacity() * size_of::<WaitingCall>()
-                + calls.iter().map(WaitingCall::memory).sum::<usize>()
+        let calls = |calls: &Vec<WaitingCall>| match calls.len() {
+            0 => 0,
+            _ => {
+                calls.capacity() * size_of::<WaitingCall>()
+                    + calls.iter().map(WaitingCall::memory).sum::<usize>()
+            }
         };
-        let (record, applying) = (self.record.as_ref(), self.applying.as_ref());
+        let record = |record: &Option<Box<CommitRecord>>| {
+            record.as_ref().map_or(0, |it| it.commands.memory() + calls(&it.waiting))
+        };
         calls(&self.waiting)
             + self.barriers.memory()
             + self.log.as_ref().map_or(0, |log| log.memory())
-            + record.map_or(0, |record| record.proposals.bytes().len() + calls(&record.waiting))
-            + applying.map_or(0, |record| record.commands.bytes().len() + calls(&record.waiting))
+            + record(&self.record)
+            + record(&self.applying)
     }
 }
 

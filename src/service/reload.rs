@@ -7,7 +7,6 @@
 use std::mem;
 
 use super::client::State;
-use super::commits::PendingRecord;
 use super::listener::Listener;
 use super::service::Service;
 use crate::hub::{Corrupt, Hub, Millis, Recovery};
@@ -116,8 +115,8 @@ impl<L: Listener> Service<L> {
             let waiting = applying.waiting.into_iter().skip(applying.answered);
             self.refuse_calls(waiting.collect(), LogRefusal::Unknown);
         }
-        if let Some(PendingRecord { waiting, .. }) = &mut self.commits.record {
-            let waiting = mem::take(waiting);
+        if let Some(record) = &mut self.commits.record {
+            let waiting = mem::take(&mut record.waiting);
             self.refuse_calls(waiting, reason);
         }
         self.commits.record = None;

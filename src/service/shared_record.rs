@@ -1,8 +1,6 @@
 //! Records of a log that several processes share.
 
-use std::time::Duration;
-
-use super::commits::{ApplyingRecord, PendingRecord};
+use super::commits::CommitRecord;
 use super::listener::Listener;
 use super::service::Service;
 use crate::hub::{Millis, Now, Proposals};
@@ -16,31 +14,24 @@ impl<L: Listener> Service<L> {
         let now = hub.record_time(Now { mono: Millis(mono_ms), unix_ms });
         let is_new = hub.begin_record(now, node, sequence);
         let pending = if record.is_pending { self.take_pending_record() } else { None };
-        let commits = &mut self.commits;
-        let (commands, waiting) = match pending {
-            Some(PendingRecord { proposals, waiting, .. }) => (proposals, waiting),
-            // Of another process, or one that this process has given up to load a state.
-            None => (Proposals::from_bytes(record.commands), Vec::new()),
+        // Of another process, or one that this process has given up to load a state.
+        let foreign = || {
+            let commands = Proposals::from_bytes(record.commands);
+            Box::new(CommitRecord { commands, ..CommitRecord::default() })
         };
+        let mut applying = pending.unwrap_or_else(foreign);
+        let commits = &mut self.commits;
         if !is_new {
             commits.position = position;
             return;
         }
-        commits.applying = Some(ApplyingRecord {
-            commands,
-            waiting,
-            now,
-            position,
-            flush: Duration::ZERO,
-            index: 0,
-            offset: 0,
-            answered: 0,
-        });
+        (applying.position, applying.now) = (position, now);
+        commits.applying = Some(applying);
     }
 
     /// Takes the record that this process appended, since it has come back: the log responds, and
     /// this process was in the cluster when the record was appended.
-    fn take_pending_record(&mut self) -> Option<PendingRecord> {
+    fn take_pending_record(&mut self) -> Option<Box<CommitRecord>> {
         let Self { hub, io, commits, .. } = self;
         let now = io.now.mono;
         commits.heard_at = Some(now);

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use speak::hub::{Command as HubCommand, Introducing as HubIntroducing, LogHealth, Now, Proposals};
+use speak::hub::{
+    Command as HubCommand, Introducing as HubIntroducing, LogHealth, Now, Proposal, ProposalCursor,
+    Proposals,
+};
 use speak::log::{Log as _, Outcome};
 use support::random::Random;
 
@@ -25,7 +28,7 @@ impl World {
             Machine::new(plan, config, random, entry(self.now, &numbering))
         });
         self.log = Some(Log { is_hashed: true, machine, ..Log::default() });
-        self.append_record(&numbering);
+        self.append_record(&Proposals::from_bytes(numbering));
     }
 
     /// Applies the commands of the last call, if this run does so at once.
@@ -70,7 +73,7 @@ impl World {
             }
             return true;
         }
-        self.append_record(proposals.bytes());
+        self.append_record(&proposals);
         true
     }
 
@@ -106,17 +109,20 @@ impl World {
         let mut commands = Vec::new();
         minicbor::encode(command, &mut commands).expect("a Vec takes all bytes");
         self.probe(channel);
-        self.append_record(&commands);
+        self.append_record(&Proposals::from_bytes(commands));
     }
 
-    fn append_record(&mut self, commands: &[u8]) {
+    /// Appends a record and applies it as the process does that has proposed it: a recovery, which
+    /// decodes its commands, has to come to the same state.
+    fn append_record(&mut self, commands: &Proposals) {
         let now = self.now;
-        let record = self.push_record(now, commands);
-        for (index, command) in (0..).zip(decode(commands)) {
+        let record = self.push_record(now, commands.bytes());
+        let mut at = ProposalCursor::default();
+        while let Some(proposal) = commands.next(&mut at).expect("the hub has encoded it") {
             if self.random.once_in(8) {
                 self.take_piece();
             }
-            self.apply_one(now, position(record, index), &command);
+            self.apply_one(now, position(record, at.index() - 1), &proposal);
         }
         let log = self.log.as_mut().expect("there is a log");
         log.records[record].hash = log.is_hashed.then(|| self.hub.applied_hash());
@@ -129,10 +135,10 @@ impl World {
         log.records.len() - 1
     }
 
-    fn apply_one(&mut self, now: Now, position: u64, command: &HubCommand<'_>) {
-        let got = self.hub.apply(now, now.mono, position, command).map(applied);
+    fn apply_one(&mut self, now: Now, position: u64, proposal: &Proposal<'_>) {
+        let got = self.hub.apply_proposal(now, now.mono, position, proposal).map(applied);
         assert_eq!(self.hub.position(), position, "it was applied");
-        let owned = self.owned(command);
+        let owned = self.owned(&proposal.command);
         self.tally_checkpoint(&owned);
         let expected = self.model.apply(&owned, got.as_ref().ok().and_then(Applied::id));
         self.record.note(|| format!("    applied {owned:?}: {got:?}"));
