@@ -61,7 +61,7 @@ impl AsFd for OsSocket {
 }
 
 impl Socket for OsSocket {
-    fn shut_down_writing(&self) -> io::Result<()> {
+    fn shut_down_writing(&mut self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Self::Unix(stream) => stream.shutdown(Shutdown::Write),

@@ -287,8 +287,8 @@ impl<S: Socket> Client<S> {
         read
     }
 
-    /// Reads once. A read that fills less than the buffer has emptied the socket: no second read is
-    /// needed, since the next arrival raises a new event.
+    /// Reads once. A read that fills less than the buffer has emptied the socket, unless the socket
+    /// has input of its own: no second read is needed, since the next arrival raises a new event.
     ///
     /// # Errors
     ///
@@ -301,7 +301,7 @@ impl<S: Socket> Client<S> {
                 Ok(Input::Nothing)
             }
             Ok(length) => {
-                self.is_readable = length == buffer.len();
+                self.is_readable = length == buffer.len() || self.socket.has_input();
                 Ok(Input::Bytes(length))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
