@@ -109,6 +109,11 @@ impl Budget {
         self.charge(bytes / STEP_BYTES);
     }
 
+    /// Charges the work of a socket, as for a handshake.
+    pub(super) fn charge_socket(&mut self, steps: usize) {
+        self.charge(steps);
+    }
+
     /// Charges the parsing of `bytes` bytes of JSON.
     pub(super) fn charge_json(&mut self, bytes: usize) {
         self.charge_read(JSON_PARSE_FACTOR * bytes);

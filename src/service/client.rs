@@ -471,6 +471,12 @@ impl<S: Socket> Client<S> {
         Ok(result)
     }
 
+    /// Sends what the socket itself has kept, as for a handshake.
+    pub(super) fn flush_socket(&mut self) {
+        // If the socket is broken, the next read reports it.
+        let _ = self.socket.flush();
+    }
+
     /// Returns the bytes in the write queue, or `None` if there is no queue.
     pub(super) fn queued_bytes(&self) -> Option<usize> {
         self.write_queue.as_ref().map(|queue| queue.bytes())
@@ -481,12 +487,13 @@ impl<S: Socket> Client<S> {
         self.input.is_none()
             && self.write_queue.is_none()
             && !matches!(self.state, State::Streaming(_))
+            && self.socket.memory() == 0
     }
 
     /// Returns the bytes of incomplete requests and unsent responses.
     pub(super) fn memory(&self) -> usize {
         let input = self.input.as_ref().map_or(0, |input| input.bytes.capacity());
-        input + self.write_queue.as_ref().map_or(0, |queue| queue.memory())
+        input + self.socket.memory() + self.write_queue.as_ref().map_or(0, |queue| queue.memory())
     }
 
     /// Returns what the client is expected to cost in its next share of a turn. Bytes that the

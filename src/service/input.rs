@@ -8,6 +8,7 @@ use super::http::Pause;
 use super::limits::ClientLimits;
 use super::listener::Listener;
 use super::service::Service;
+use super::socket::Socket;
 use crate::http::Progress;
 use crate::hub::Key;
 
@@ -109,10 +110,14 @@ impl<L: Listener> Service<L> {
         input: &mut Option<Box<ReadBuffer>>,
     ) -> io::Result<(usize, Pause)> {
         let client = self.io.clients.expect_mut(key);
-        let Input::Bytes(length) = client.read(read_buf)? else {
+        let is_streaming = matches!(client.state(), State::Streaming(_));
+        let result = client.read(read_buf);
+        let steps = client.socket.take_steps();
+        self.io.clients.budget.charge_socket(steps);
+        let Input::Bytes(length) = result? else {
             return Ok((0, Pause::NeedData));
         };
-        if matches!(client.state(), State::Streaming(_)) {
+        if is_streaming {
             self.io.on_stream_input(key);
         }
         self.io.clients.budget.charge_read(length);

@@ -272,7 +272,12 @@ impl<L: Listener> Service<L> {
                 }
             }
             State::Streaming(_) => self.dispatch_to_stream(key, event),
-            State::Reading | State::Lingering => self.process_input(key),
+            State::Reading | State::Lingering => {
+                if event.is_writable {
+                    client.flush_socket();
+                }
+                self.process_input(key);
+            }
         }
         self.enforce_memory_limit(key);
     }

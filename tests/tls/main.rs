@@ -6,3 +6,4 @@ mod client;
 mod handshakes;
 mod pipe;
 mod records;
+mod service;
