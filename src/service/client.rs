@@ -11,7 +11,7 @@ use super::fair_queue::DeferredSend;
 use super::run_queue::Weight;
 use super::socket::Socket;
 use super::write_queue::{Flush, WriteQueue, send};
-use crate::api::{Behind, Chunk, Insertion, Payload, ReplyFormat, SourceKey};
+use crate::api::{Behind, Chunk, Insertion, Payload, ReplyFormat, RequestSource, SourceKey};
 use crate::http::Progress;
 use crate::hub::{Key, Millis, ReaderKey, TimerId};
 
@@ -197,6 +197,12 @@ impl<S: Socket> Client<S> {
             is_proxy,
             address,
         }
+    }
+
+    /// Returns the peer that the client's requests come from.
+    pub(super) fn request_source(&self) -> RequestSource {
+        let Self { address, is_proxy, .. } = *self;
+        RequestSource { address, is_proxy, is_tls: self.socket.is_tls() }
     }
 
     pub(super) fn state(&self) -> &State {

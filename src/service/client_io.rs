@@ -67,7 +67,10 @@ impl<S: Socket> ClientIo<S> {
     /// Adds a client of a public listener. The address is `None` for a Unix socket.
     pub(super) fn admit(&mut self, socket: S, address: Option<IpAddr>) -> Key {
         let is_proxy = self.api.is_trusted(address);
-        let deadline = self.now.mono.after(self.limits.keep_alive_ms);
+        let ClientLimits { keep_alive_ms, request_timeout_ms, .. } = self.limits;
+        let is_handshaking = socket.is_handshaking();
+        let ms = if is_handshaking { request_timeout_ms } else { keep_alive_ms };
+        let deadline = self.now.mono.after(ms);
         let key = SourceKey::from(address);
         self.clients.insert(Client::new(socket, Some(key), is_proxy, deadline))
     }

@@ -18,6 +18,16 @@ pub trait Socket: Read + Write {
     /// The socket's error, for instance if the peer has disconnected.
     fn shut_down_writing(&mut self) -> io::Result<()>;
 
+    /// Returns whether the peer speaks TLS.
+    fn is_tls(&self) -> bool {
+        false
+    }
+
+    /// Returns whether nothing can be sent yet: reads advance the handshake of TLS.
+    fn is_handshaking(&self) -> bool {
+        false
+    }
+
     /// Returns whether the next read returns something although no event will say so.
     fn has_input(&self) -> bool {
         false

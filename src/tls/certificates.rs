@@ -52,7 +52,7 @@ pub enum KeyKind {
 }
 
 /// A certificate with its chain and its key, which belong together.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Certificate {
     certified: Arc<CertifiedKey>,
     names: Vec<String>,
@@ -61,15 +61,25 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Parses the files of a certificate, and checks that they can be used at the time `now_s`, in
-    /// Unix seconds.
+    /// Parses the files of a certificate, and checks that it is valid at the time `now_s`, in Unix
+    /// seconds.
     ///
     /// # Errors
     ///
     /// What is wrong with one of the files.
     pub fn parse(files: &PemFiles<'_>, now_s: u64) -> Result<Self, CertificateError> {
+        let certificate = Self::parse_untimed(files)?;
+        certificate.check_time(files.certificate_file, now_s)?;
+        Ok(certificate)
+    }
+
+    /// Parses the files of a certificate, which may have expired.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with one of the files.
+    pub fn parse_untimed(files: &PemFiles<'_>) -> Result<Self, CertificateError> {
         let PemFiles { certificate_file, key_file, .. } = *files;
-        let refuse = |file: &str, reason: &str| CertificateError(format!("{file}: {reason}"));
         let chain =
             parse_chain(files.certificate).map_err(|reason| refuse(certificate_file, &reason))?;
         let key = PrivateKeyDer::from_pem_slice(files.key).map_err(|error| match error {
@@ -96,15 +106,25 @@ impl Certificate {
             let reason = format!("this key does not belong to the first one in {certificate_file}");
             return Err(refuse(key_file, &reason));
         }
-        if now_s >= validity.end {
-            let reason = format!("the certificate has expired on {}", date(validity.end - 1));
-            return Err(refuse(certificate_file, &reason));
-        }
-        if now_s < validity.start {
-            let reason = format!("the certificate is not valid before {}", date(validity.start));
-            return Err(refuse(certificate_file, &reason));
-        }
         Ok(Self { certified: Arc::new(certified), names, validity, key_kind })
+    }
+
+    /// Checks that the certificate of `certificate_file` is valid at the time `now_s`, in Unix
+    /// seconds.
+    ///
+    /// # Errors
+    ///
+    /// The time from which or until which it is valid.
+    pub fn check_time(&self, certificate_file: &str, now_s: u64) -> Result<(), CertificateError> {
+        let Range { start, end } = self.validity;
+        let reason = if now_s >= end {
+            format!("the certificate has expired on {}", date(end - 1))
+        } else if now_s < start {
+            format!("the certificate is not valid before {}", date(start))
+        } else {
+            return Ok(());
+        };
+        Err(refuse(certificate_file, &reason))
     }
 
     /// Returns the DNS names for which the certificate is valid. They may begin with `*.`.
@@ -140,6 +160,10 @@ impl Certificate {
     fn suits(&self, hello: &ClientHello<'_>) -> bool {
         self.certified.key.choose_scheme(hello.signature_schemes()).is_some()
     }
+}
+
+fn refuse(file: &str, reason: &str) -> CertificateError {
+    CertificateError(format!("{file}: {reason}"))
 }
 
 fn parse_chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {

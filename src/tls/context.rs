@@ -16,6 +16,10 @@ use super::tickets::Tickets;
 /// Protocol that is spoken inside of TLS, in the words of ALPN (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";
 
+/// Makes the response to a client that speaks plain HTTP, which is sent in clear and closes the
+/// connection. The argument is the time in Unix seconds.
+pub type PlainReply = fn(u64) -> Vec<u8>;
+
 /// Certificates, tickets and counters of a server.
 #[derive(Debug)]
 pub struct TlsContext {
@@ -23,8 +27,7 @@ pub struct TlsContext {
     certificates: RefCell<Arc<Certificates>>,
     clock: Arc<Clock>,
     tickets: Arc<Tickets>,
-    /// Sent in clear to a client that speaks plain HTTP.
-    plain_reply: Vec<u8>,
+    plain_reply: PlainReply,
     counts: [Cell<u64>; Outcome::ALL.len()],
 }
 
@@ -47,18 +50,6 @@ impl Outcome {
     /// All outcomes.
     pub const ALL: [Self; 5] =
         [Self::Full, Self::Resumed, Self::Refused, Self::PlainText, Self::Abandoned];
-
-    /// Returns the value of the metric's label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Resumed => "resumed",
-            Self::Refused => "refused",
-            Self::PlainText => "plain_text",
-            Self::Abandoned => "abandoned",
-        }
-    }
 }
 
 impl From<Kind> for Outcome {
@@ -80,10 +71,9 @@ impl From<Failure> for Outcome {
 }
 
 impl TlsContext {
-    /// Creates a context at the time `now_s`, in Unix seconds. A client that speaks plain HTTP gets
-    /// `plain_reply`: an HTTP response that closes the connection.
+    /// Creates a context at the time `now_s`, in Unix seconds.
     #[must_use]
-    pub fn new(certificates: Certificates, plain_reply: Vec<u8>, now_s: u64) -> Rc<Self> {
+    pub fn new(certificates: Certificates, plain_reply: PlainReply, now_s: u64) -> Rc<Self> {
         let clock = Arc::new(Clock::new(now_s));
         let tickets = Arc::new(Tickets::new(Arc::clone(&clock)));
         let certificates = Arc::new(certificates);
@@ -137,8 +127,8 @@ impl TlsContext {
         self.counts[outcome as usize].update(|count| count + 1);
     }
 
-    pub(super) fn plain_reply(&self) -> &[u8] {
-        &self.plain_reply
+    pub(super) fn plain_reply(&self) -> Vec<u8> {
+        (self.plain_reply)(self.clock.unix_s())
     }
 
     /// Begins a handshake. `None` if the kernel gives no random bytes.

@@ -245,6 +245,11 @@ impl Handshake {
         }
     }
 
+    /// Returns whether a byte of the client has come.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
     /// Returns the steps of the turn's budget that were used since the last call.
     pub fn take_steps(&mut self) -> usize {
         std::mem::take(&mut self.steps)

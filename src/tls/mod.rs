@@ -40,7 +40,7 @@ mod validity;
 
 pub use alert::Alert;
 pub use certificates::{Certificate, CertificateError, Certificates, KeyKind, PemFiles};
-pub use context::{Outcome, TlsContext};
+pub use context::{Outcome, PlainReply, TlsContext};
 pub use handshake::{Failure, Handshake, Kind, Progress};
 pub use record::{
     OVERHEAD_BYTES, Opened, Opener, PLAINTEXT_BYTES_MAX, RECORD_BYTES_MAX, Sealer, Traffic,

@@ -88,12 +88,15 @@ impl Session {
     }
 
     /// Takes the state of a client between two requests: the traffic, and the part of a record that
-    /// has come. `None` if the client is in its handshake, or still has to be sent something.
-    /// From then on, this session neither reads nor writes.
+    /// has come. Empty if no byte has come. `None` if the client is in its handshake, or still has
+    /// to be sent something. From then on, this session neither reads nor writes.
     pub(super) fn export(&mut self) -> Option<Vec<u8>> {
         let (traffic, input) = match mem::replace(self, Self::Over) {
             Self::Idle(traffic) => (traffic, Vec::new()),
             Self::Busy(busy) if busy.has_only_input() => (busy.traffic, busy.input),
+            Self::Handshaking(handshaking) if !handshaking.handshake.has_begun() => {
+                return Some(Vec::new());
+            }
             other => {
                 *self = other;
                 return None;
@@ -206,7 +209,7 @@ impl Session {
             Err(failure) => {
                 context.note(failure.into());
                 if failure == Failure::PlainText {
-                    let _ = write(socket, context.plain_reply());
+                    let _ = write(socket, &context.plain_reply());
                 }
                 *self = Self::Over;
                 return Err(broken());

@@ -41,6 +41,7 @@ impl<S: Socket> TlsSocket<S> {
     /// numbers of the next records, and the part of a record that has come. Some hundred bytes,
     /// 17 KB at most. They are secret.
     ///
+    /// Empty if no byte of the client has come: the other process calls [`TlsSocket::accept`].
     /// `None` if the client is plain, in its handshake, or still has to be sent something. From
     /// then on, this socket neither reads nor writes, and says nothing when it is dropped.
     pub fn export(&mut self) -> Option<Vec<u8>> {
@@ -55,16 +56,6 @@ impl<S: Socket> TlsSocket<S> {
     /// Returns the socket below, for instance to register it with a poll.
     pub fn inner_mut(&mut self) -> &mut S {
         &mut self.inner
-    }
-
-    /// Returns whether the client speaks TLS.
-    pub fn is_tls(&self) -> bool {
-        self.session.is_some()
-    }
-
-    /// Returns whether the client is in its handshake: nothing can be sent to it.
-    pub fn is_handshaking(&self) -> bool {
-        self.session.as_ref().is_some_and(|session| session.is_handshaking())
     }
 }
 
@@ -94,6 +85,14 @@ impl<S: Socket> Write for TlsSocket<S> {
 }
 
 impl<S: Socket> Socket for TlsSocket<S> {
+    fn is_tls(&self) -> bool {
+        self.session.is_some()
+    }
+
+    fn is_handshaking(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.is_handshaking())
+    }
+
     fn shut_down_writing(&mut self) -> io::Result<()> {
         if let Some(session) = &mut self.session {
             session.close(&mut self.inner);
@@ -110,7 +109,7 @@ impl<S: Socket> Socket for TlsSocket<S> {
     }
 
     fn take_steps(&mut self) -> usize {
-        if self.is_tls() { take_steps() } else { 0 }
+        if self.session.is_some() { take_steps() } else { 0 }
     }
 }
 

@@ -13,6 +13,7 @@ use rustls::time_provider::TimeProvider;
 use rustls::{
     AlertDescription, ClientConfig, ClientConnection, Error, RootCertStore, SupportedCipherSuite,
 };
+use speak::service::Socket;
 use speak::tls::TlsContext;
 
 use crate::pipe::{NOW_S, Server, Wire, accept, pem, read_all};

@@ -97,7 +97,7 @@ pub(crate) fn certificate(name: &str) -> Certificate {
 pub(crate) fn context(names: &[&str]) -> Rc<TlsContext> {
     let certificates = names.iter().map(|name| certificate(name)).collect();
     let certificates = Certificates::new(certificates).expect("at least one");
-    TlsContext::new(certificates, PLAIN_REPLY.to_vec(), NOW_S)
+    TlsContext::new(certificates, |_| PLAIN_REPLY.to_vec(), NOW_S)
 }
 
 /// A connection that was accepted.

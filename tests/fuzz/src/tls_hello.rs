@@ -32,7 +32,7 @@ fn context() -> Rc<TlsContext> {
     };
     let certificate = Certificate::parse(&files, 1_800_000_000).expect("a valid pair");
     let certificates = Certificates::new(vec![certificate]).expect("one");
-    TlsContext::new(certificates, PLAIN_REPLY.to_vec(), 1_800_000_000)
+    TlsContext::new(certificates, |_| PLAIN_REPLY.to_vec(), 1_800_000_000)
 }
 
 /// Runs one input.
