@@ -344,8 +344,8 @@ pub struct Opener<'a> {
 }
 
 impl Opener<'_> {
-    /// Opens `record` in place: a whole record as [`record_length`] has found it. Application data
-    /// is left after the header.
+    /// Opens `record` in place: a whole record, as its header says. Application data is left after
+    /// the header.
     ///
     /// # Errors
     ///

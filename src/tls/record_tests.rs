@@ -24,13 +24,12 @@ const SUITES: [Suite; 3] = [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20P
 
 /// Seals a record of any type, with padding.
 fn seal_padded(traffic: &mut Traffic, content: u8, plaintext: &[u8], padding: usize) -> Vec<u8> {
-    let inner = [plaintext, &[content], &vec![0; padding]].concat();
+    let mut inner = [plaintext, &[content], &vec![0; padding]].concat();
     let head = header(inner.len() + TAG_BYTES);
     let mut sealer = traffic.sealer();
     let nonce = sealer.next_nonce();
-    let mut sealed = inner;
-    sealer.key.seal_in_place_append_tag(nonce, Aad::from(head), &mut sealed).unwrap();
-    [&head[..], &sealed].concat()
+    sealer.key.seal_in_place_append_tag(nonce, Aad::from(head), &mut inner).unwrap();
+    [&head[..], &inner].concat()
 }
 
 fn seal(traffic: &mut Traffic, data: &[u8]) -> Vec<u8> {
@@ -92,7 +91,7 @@ fn data_of_each_length_and_suite_arrives() {
 #[test]
 #[should_panic(expected = "more than a record holds")]
 fn more_than_a_record_holds_is_a_bug() {
-    seal(&mut pair(Suite::Aes128Gcm).0, &[0; PLAINTEXT_BYTES_MAX + 1]);
+    seal(&mut pair(Suite::Aes128Gcm).0, &vec![0; PLAINTEXT_BYTES_MAX + 1]);
 }
 
 #[test]

@@ -60,6 +60,8 @@ pub(crate) struct Client {
     pub(crate) error: Option<Error>,
     /// TLS has told the end.
     pub(crate) is_closed: bool,
+    /// It has sent something: set here, and cleared by others.
+    pub(crate) has_sent: bool,
 }
 
 impl Client {
@@ -67,7 +69,7 @@ impl Client {
         let name = name.to_owned().try_into().unwrap();
         let tls = ClientConnection::new(Arc::clone(config), name).unwrap();
         let wire = Rc::clone(wire);
-        Self { tls, wire, received: Vec::new(), error: None, is_closed: false }
+        Self { tls, wire, received: Vec::new(), error: None, is_closed: false, has_sent: false }
     }
 
     /// Bytes that the client has to send.
@@ -81,6 +83,7 @@ impl Client {
 
     pub(crate) fn send_output(&mut self) {
         let output = self.take_output();
+        self.has_sent |= !output.is_empty();
         self.wire.borrow_mut().to_server.extend(output);
     }
 

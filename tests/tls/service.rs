@@ -66,14 +66,15 @@ impl World {
         self.clients.len() - 1
     }
 
-    /// Runs a turn in which all clients are ready, and has them handle what they get.
+    /// Runs a turn, with an event for each client that has sent something since the last one, and
+    /// has the clients handle what they get.
     fn turn(&mut self) {
         self.now_ms += 1;
         let unix_ms = NOW_S * 1000 + self.now_ms;
         self.service.begin_turn(Now { mono: Millis(self.now_ms), unix_ms });
-        for key in &self.keys {
+        for (key, client) in self.keys.iter().zip(&mut self.clients) {
             let event = Event {
-                is_readable: true,
+                is_readable: std::mem::take(&mut client.has_sent),
                 is_writable: true,
                 is_read_closed: false,
                 is_error: false,
