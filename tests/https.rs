@@ -1,5 +1,5 @@
-//! Listeners that speak TLS (`--listen tls:`), with clients that are not ours: OpenSSL, curl, Python
-//! and rustls.
+//! Listeners that speak TLS (`--listen tls:`), with clients that are not ours: OpenSSL, curl,
+//! Python and rustls.
 
 mod common;
 

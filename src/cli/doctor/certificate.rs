@@ -130,11 +130,16 @@ mod tests {
 
     #[test]
     fn facts_are_read_from_what_openssl_prints() {
-        let text = "        Validity\n            Not Before: Nov  9 14:55:40 2026 GMT\n            \
-                    Not After : Dec 29 14:55:40 2026 GMT\n        Subject: CN = localhost\n        \
-                    Subject Public Key Info:\n            Public Key Algorithm: id-ecPublicKey\n                \
-                    Public-Key: (256 bit)\n            X509v3 Subject Alternative Name: \n                \
-                    DNS:localhost, IP Address:127.0.0.1\n    Signature Algorithm: ecdsa-with-SHA256\n";
+        let lines = [
+            "            Not Before: Nov  9 14:55:40 2026 GMT",
+            "            Not After : Dec 29 14:55:40 2026 GMT",
+            "            Public Key Algorithm: id-ecPublicKey",
+            "                Public-Key: (256 bit)",
+            "            X509v3 Subject Alternative Name: ",
+            "                DNS:localhost, IP Address:127.0.0.1",
+            "    Signature Algorithm: ecdsa-with-SHA256",
+        ];
+        let text = &lines.join("\n");
         let certificate = ServerCertificate::parse(text, 2).unwrap();
         let at = |days| certificate.begin + Duration::from_secs(days * SECONDS_PER_DAY);
         assert_eq!(
