@@ -416,6 +416,23 @@ fn more_clients_than_the_limit_get_no_handshake() {
 }
 
 #[test]
+fn handshakes_take_a_part_of_the_memory_and_leave_the_rest() {
+    let world = World::with(&["--max-memory", "400k", "--request-timeout", "1h"]);
+    let mut plain = Client::connect(world.server.address_of(1));
+    // A handshake takes 4 KiB, also if its client says nothing: there is memory for 25.
+    let mut silent: Vec<_> =
+        (0..100).map(|_| Client::connect(world.server.address_of(0))).collect();
+    silent.pop().expect("the last one").is_closed();
+    until("all but those are closed", || world.handshakes("abandoned") == 75);
+    plain.get("/write", &[("channel", "room"), ("message", "1")]).ok();
+    drop(silent);
+    until("there is memory again", || {
+        let mut client = world.client();
+        client.try_shake_hands().is_ok()
+    });
+}
+
+#[test]
 fn a_start_that_cannot_work_says_what_is_wrong() {
     let folder = Folder::new("starts");
     let (pair, other) = (Pair::usual(&folder, "a"), Pair::usual(&folder, "b"));

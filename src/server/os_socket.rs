@@ -94,9 +94,11 @@ impl Write for OsSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::tls::ClientSocket;
 
     #[test]
     fn a_socket_takes_no_more_than_a_descriptor_and_its_kind() {
         assert!(size_of::<OsSocket>() <= 24);
+        assert!(size_of::<ClientSocket>() <= 32);
     }
 }

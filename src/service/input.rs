@@ -20,7 +20,7 @@ impl<L: Listener> Service<L> {
         client.is_scheduled = false;
         match client.state() {
             _ if client.is_flush_cut() => self.continue_flush(key),
-            State::Reading if client.socket.is_handshaking() => self.advance_handshake(key),
+            State::Reading if client.is_handshaking => self.advance_handshake(key),
             // Another process has the hub: it will handle the requests.
             State::Reading | State::Streaming(_) if self.phase.is_draining() => {}
             // Responses would queue after the deferred send, as if the peer were slow to read.
@@ -74,6 +74,7 @@ impl<L: Listener> Service<L> {
         let ClientLimits { keep_alive_ms, request_timeout_ms, .. } = *limits;
         let ms = if client.input.is_some() { request_timeout_ms } else { keep_alive_ms };
         clients.set_deadline(key, now.mono.after(ms));
+        clients.end_handshake(key);
         self.process_input(key);
     }
 

@@ -13,7 +13,6 @@ use super::gauges::Gauges;
 use super::limits::{AcceptLimits, ClientLimits, RESPONSE_BYTES_PER_TURN};
 use super::listener::Listener;
 use super::phase::Phase;
-use super::socket::Socket as _;
 use crate::api::{Api, ChallengeFiles, Error, Transport};
 use crate::hub::{Hub, Key, Millis, Now, ResumeBatch, whole_ms};
 use crate::metrics::{ProcessStats, TlsStats};
@@ -338,7 +337,7 @@ impl<L: Listener> Service<L> {
             }
             match client.state() {
                 // Also if the server has deferred it: the first work to shed under overload.
-                State::Reading if client.socket.is_handshaking() => self.close(key),
+                State::Reading if client.is_handshaking => self.close(key),
                 // The server has deferred the work: the client is not to blame.
                 State::Reading | State::Writing(_) if client.has_deferred_work() => {
                     self.io.clients.set_deadline(key, now.mono.after(1));

@@ -31,6 +31,9 @@ pub(super) fn take_steps() -> usize {
 }
 
 /// State of a client with TLS. Boxed: a waiting reader has nothing else.
+///
+/// Its functions are not inlined: their frames would cost each call of a plain client 30
+/// instructions.
 pub(super) enum Session {
     Handshaking(Box<Handshaking>),
     /// Between records in both directions.
@@ -90,6 +93,7 @@ impl Session {
     /// Takes the state of a client between two requests: the traffic, and the part of a record that
     /// has come. Empty if no byte has come. `None` if the client is in its handshake, or still has
     /// to be sent something. From then on, this session neither reads nor writes.
+    #[inline(never)]
     pub(super) fn export(&mut self) -> Option<Vec<u8>> {
         let (traffic, input) = match mem::replace(self, Self::Over) {
             Self::Idle(traffic) => (traffic, Vec::new()),
@@ -117,6 +121,7 @@ impl Session {
     }
 
     /// Returns the memory in bytes that a waiting reader does not have.
+    #[inline(never)]
     pub(super) fn memory(&self) -> usize {
         match self {
             Self::Handshaking(handshaking) => {
@@ -160,6 +165,7 @@ impl Session {
     /// In addition to those of the socket: `InvalidData` if the client breaks the protocol,
     /// `UnexpectedEof` if it has closed the connection without saying so in TLS, `ConnectionReset`
     /// if it has sent an alert. `Interrupted` if only a part of the input was handled.
+    #[inline(never)]
     pub(super) fn read(
         &mut self,
         socket: &mut (impl Read + Write),
@@ -321,6 +327,7 @@ impl Session {
     /// In addition to those of the socket: `NotConnected` before the end of the handshake and after
     /// an error, `BrokenPipe` after [`Session::close`], `InvalidInput` if the bytes do not begin
     /// with the rest.
+    #[inline(never)]
     pub(super) fn write(&mut self, socket: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
         let Some(&first) = bytes.first() else { return Ok(0) };
         let mut accepted = 0;
@@ -355,6 +362,7 @@ impl Session {
     /// # Errors
     ///
     /// Those of the socket, `WouldBlock` if it takes less than all.
+    #[inline(never)]
     pub(super) fn flush(&mut self, socket: &mut impl Write) -> io::Result<()> {
         match self {
             Self::Handshaking(handshaking) => handshaking.unsent.flush(socket)?,
@@ -367,6 +375,7 @@ impl Session {
 
     /// Tells the client that nothing more is sent. If the socket does not take that, or the rest of
     /// a record, the client sees an end that TLS does not tell.
+    #[inline(never)]
     pub(super) fn close(&mut self, socket: &mut impl Write) {
         if let Some(busy) = self.make_busy() {
             busy.send_alert(socket, Alert::CloseNotify);

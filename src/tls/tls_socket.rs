@@ -60,6 +60,7 @@ impl<S: Socket> TlsSocket<S> {
 }
 
 impl<S: Socket> Read for TlsSocket<S> {
+    #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.session {
             None => self.inner.read(buffer),
@@ -69,6 +70,7 @@ impl<S: Socket> Read for TlsSocket<S> {
 }
 
 impl<S: Socket> Write for TlsSocket<S> {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.session {
             None => self.inner.write(bytes),
