@@ -150,7 +150,7 @@ sim: ## simulations of hub, network and cluster: SEEDS=10000, or SPEAK_SIM_SEED=
 	SPEAK_SIM_SEEDS=$(SEEDS) \
 	    cargo test --locked --release --test sim --test net_sim --test cluster_sim -- --nocapture
 
-fuzz: fuzz-tools ## fuzzing: TARGET=session, request, chunked, form, frame, resp; SECONDS=60
+fuzz: fuzz-tools ## fuzzing: TARGET=session, or another name in tests/fuzz/bin; SECONDS=60
 	mkdir -p $(FUZZ)/found/$(TARGET)
 	$(CARGO_FUZZ) $(TARGET) $(FUZZ)/found/$(TARGET) $(FUZZ)/corpus/$(TARGET) -- \
 	    $(FUZZ_LIMITS) -max_total_time=$(SECONDS)

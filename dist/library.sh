@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# Prepares Cargo to build for $TARGET: Rust's library for it, and a linker. Sets FLAGS, to be added
-# to RUSTFLAGS, and LIBRARY_OPTIONS, for `cargo build`. To be read by a script.
+# Prepares Cargo to build for $TARGET: Rust's library for it, a C compiler and a linker. Sets FLAGS,
+# to be added to RUSTFLAGS, and LIBRARY_OPTIONS, for `cargo build`. To be read by a script.
 
 has_library() {
     ls "$(rustc --print target-libdir --target "$TARGET")"/libstd-*.rlib >/dev/null 2>&1
@@ -11,6 +11,16 @@ PROCESSOR=${TARGET%%-*}
 FLAGS=''
 LIBRARY_OPTIONS=''
 NAME=$(echo "$TARGET" | tr 'a-z-' 'A-Z_')
+# The C compiler for ring, if another one is not given. ring needs no C library, so that for glibc
+# makes objects for musl as well.
+COMPILER=$PROCESSOR-linux-gnu-gcc
+if [ "$PROCESSOR" = "$(uname -m)" ]; then COMPILER=gcc; fi
+case $TARGET in
+aarch64-*) .ci/deps "$COMPILER:gcc-aarch64-linux-gnu" ;;
+i686-*) .ci/deps "$COMPILER:gcc-i686-linux-gnu" ;;
+riscv64gc-*) COMPILER=riscv64-linux-gnu-gcc ;;
+esac
+export "CC_$(echo "$TARGET" | tr - _)=$COMPILER"
 if [ "$TARGET" = riscv64gc-unknown-linux-gnu ]; then
     .ci/deps riscv64-linux-gnu-gcc:gcc-riscv64-linux-gnu \
         /usr/riscv64-linux-gnu/lib/libc.a:libc6-dev-riscv64-cross

@@ -12,6 +12,7 @@
 //! In addition: [`cli`], the commands for a shell; [`options`], the configuration;
 //! [`sandbox`], the privileges that the process drops before it serves; [`snapshot`], a hub as
 //! bytes; [`journal`], the log in files; [`cluster`], the connection to the Redis that nodes share;
+//! `tls`, sockets that speak TLS;
 //! `metrics`, the page for Prometheus; and [`web`], the files that the binary contains.
 //!
 //! `ARCHITECTURE.md` is the map of the code.
@@ -33,4 +34,6 @@ pub mod sandbox;
 pub mod server;
 pub mod service;
 pub mod snapshot;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod web;

@@ -19,6 +19,10 @@ const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";
 const RESPONSE: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0\
     .9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
 
+/// A redirect needs a listener with TLS, or a proxy that speaks it: this one, which no client is.
+const REDIRECT: &str = "--redirect-https";
+const PROXY: &str = "--trust-proxy=192.0.2.1";
+
 /// A user that no file mentions.
 const OTHER_USER: &str = "65533:65532";
 
@@ -44,7 +48,7 @@ fn challenge(client: &mut Client, name: &str) -> Response {
 #[test]
 fn a_challenge_is_answered_with_the_file_of_its_name() {
     let folder = open_folder();
-    for options in [&[][..], &["--no-sandbox"], &["--redirect-https"]] {
+    for options in [&[][..], &["--no-sandbox"], &[REDIRECT, PROXY]] {
         let server = Server::with(&[&["--acme-challenges", text(folder.path())], options].concat());
         let mut client = server.client();
         challenge(&mut client, TOKEN).fails_with(404, "not_found");
@@ -82,7 +86,7 @@ fn without_the_option_there_are_no_challenges() {
 fn a_challenge_takes_only_get_and_head() {
     let folder = open_folder();
     fs::write(folder.file(TOKEN), RESPONSE).expect("a file");
-    let server = Server::with(&["--acme-challenges", text(folder.path()), "--redirect-https"]);
+    let server = Server::with(&["--acme-challenges", text(folder.path()), REDIRECT, PROXY]);
     for method in ["POST", "OPTIONS", "PUT", "DELETE"] {
         let target = format!("{PREFIX}{TOKEN}");
         let response = server.client().call(request(method, &target, &[], Some(b"")));
@@ -242,7 +246,7 @@ fn a_directory_that_cannot_be_used_stops_the_start() {
 fn challenges_and_redirects_survive_upgrades() {
     let folder = open_folder();
     fs::write(folder.file(TOKEN), RESPONSE).expect("a file");
-    let mut server = start_unprivileged(folder.path(), &["--redirect-https"]);
+    let mut server = start_unprivileged(folder.path(), &[REDIRECT, PROXY]);
     for _ in 0..2 {
         server.upgrade();
         assert_eq!(challenge(&mut server.client(), TOKEN).ok().text(), RESPONSE);
@@ -275,7 +279,7 @@ fn ask(server: &Server, line: &str, fields: &str) -> Response {
 
 #[test]
 fn get_and_head_are_redirected_to_the_same_url_of_https() {
-    let server = Server::with(&["--redirect-https"]);
+    let server = Server::with(&[REDIRECT, PROXY]);
     let cases = [
         ("/", "h.example", "https://h.example/"),
         ("/", "h.example:8080", "https://h.example/"),
@@ -322,7 +326,7 @@ fn get_and_head_are_redirected_to_the_same_url_of_https() {
 
 #[test]
 fn a_host_that_is_none_is_not_redirected_to() {
-    let server = Server::with(&["--redirect-https"]);
+    let server = Server::with(&[REDIRECT, PROXY]);
     for host in [
         "",
         ":80",
@@ -361,7 +365,7 @@ fn what_cannot_be_redirected_is_rejected() {
     let folder = Folder::new("plain");
     let socket = folder.file("socket");
     let addresses = ["127.0.0.1:0", &format!("unix:{}", text(&socket))];
-    let server = Server::on(&addresses, &["--redirect-https"]);
+    let server = Server::on(&addresses, &[REDIRECT, PROXY]);
     let target = "/write?channel=c&message=m";
     for method in ["POST", "OPTIONS", "PUT", "DELETE", "PATCH"] {
         let response = server.client().call(request(method, target, &[], Some(b"body")));
@@ -383,7 +387,7 @@ fn what_cannot_be_redirected_is_rejected() {
 
 #[test]
 fn health_checks_are_not_redirected() {
-    let server = Server::with(&["--redirect-https"]);
+    let server = Server::with(&[REDIRECT, PROXY]);
     for method in ["GET", "HEAD", "POST"] {
         let mut client = server.client();
         client.send(request(method, "/health?a=b", &[], None));
@@ -406,8 +410,8 @@ fn a_proxy_decides_and_its_clients_of_http_are_redirected() {
         ("X-Forwarded-Proto: https, http\r\n", 308),
         ("X-Forwarded-Proto: https\r\nX-Forwarded-Proto: http\r\n", 308),
     ];
-    let trusting = ["--trust-proxy", "127.0.0.1", "--trust-proxy", "unix", "--redirect-https"];
-    for (options, trusts) in [(&trusting[4..], false), (&trusting, true)] {
+    let trusting = [REDIRECT, "--trust-proxy", "127.0.0.1", "--trust-proxy", "unix"];
+    for (options, trusts) in [(&[REDIRECT, PROXY][..], false), (&trusting, true)] {
         let server = Server::on(&addresses, options);
         for (fields, status) in cases {
             let over_tcp = if trusts { status } else { 308 };
@@ -424,7 +428,7 @@ fn a_proxy_decides_and_its_clients_of_http_are_redirected() {
 fn the_admin_listener_is_not_redirected_and_counts() {
     let folder = open_folder();
     fs::write(folder.file(TOKEN), RESPONSE).expect("a file");
-    let server = Server::watched(&["--redirect-https", "--acme-challenges", text(folder.path())]);
+    let server = Server::watched(&[REDIRECT, PROXY, "--acme-challenges", text(folder.path())]);
     challenge(&mut server.client(), TOKEN).ok();
     challenge(&mut server.client(), "missing").fails_with(404, "not_found");
     assert_eq!(server.get("/create", &[]).status, 308);
@@ -443,7 +447,7 @@ fn the_admin_listener_is_not_redirected_and_counts() {
 
 #[test]
 fn only_pages_of_listed_origins_may_read_a_redirect() {
-    let server = Server::with(&["--redirect-https", "--allow-origin", "https://a.example"]);
+    let server = Server::with(&[REDIRECT, PROXY, "--allow-origin", "https://a.example"]);
     for (origin, allowed) in
         [("https://a.example", Some("https://a.example")), ("https://b.example", None)]
     {

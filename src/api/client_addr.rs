@@ -100,6 +100,8 @@ pub struct RequestSource {
     pub address: Option<SourceKey>,
     /// The peer is a trusted proxy: `X-Forwarded-For` has the address of the client.
     pub is_proxy: bool,
+    /// The peer speaks TLS.
+    pub is_tls: bool,
 }
 
 /// `--trust-proxy`: proxies whose `X-Forwarded-For` is trusted.
@@ -226,7 +228,11 @@ mod tests {
                 parse_complete(head.as_bytes(), &Limits { head_bytes: 1000, body_bytes: 0 })
                     .unwrap();
             let is_proxy = proxies.is_trusted(Some(address(peer)));
-            let source = RequestSource { address: Some(Some(address(peer)).into()), is_proxy };
+            let source = RequestSource {
+                address: Some(Some(address(peer)).into()),
+                is_proxy,
+                is_tls: false,
+            };
             assert_eq!(
                 proxies.client_addr(source, &request),
                 Some(Some(address(expected)).into()),

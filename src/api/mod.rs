@@ -44,7 +44,7 @@ pub use error::Error;
 pub use frame::FrameHandled;
 pub use payload::{Chunk, Insertion, Payload, SharedBytes};
 pub use phase::Phase;
-pub use plain_http::ChallengeFiles;
+pub use plain_http::{ChallengeFiles, reject_plain_http};
 pub use request_stats::RequestStats;
 pub use responder::Responder;
 pub use response::ReplyFormat;

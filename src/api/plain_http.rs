@@ -4,9 +4,12 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::client_addr::{RequestSource, SourceKey};
+use super::cors::AllowOrigin;
 use super::error::Error;
+use super::json;
 use super::request_stats::RequestKind;
-use crate::http::{Method, Request};
+use super::response::{ResponseOptions, ResponseWriter};
+use crate::http::{Method, Persistence, Request};
 
 /// Beginning of the paths of challenges (RFC 8555, section 8.3).
 const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
@@ -47,11 +50,27 @@ const NOT_IN_URI: &AsciiSet = &NON_ALPHANUMERIC
 const NO_HOST: Error =
     Error::BadRequest("'Host' names no host to redirect to; send the name of the server");
 
+const TLS_ONLY: Error =
+    Error::BadRequest("this port speaks TLS; use https://, or wss:// for a WebSocket");
+
 /// Files of `--acme-challenges`. The server implements this, since a read is a system call.
 pub trait ChallengeFiles {
     /// Returns the content of a file. The name has 1 to 255 characters of base64url, so it leads
     /// to no other directory. `None` if there is no such file, or none that may be served.
     fn read(&self, name: &str) -> Option<Vec<u8>>;
+}
+
+/// Returns the response to a client that speaks plain HTTP to a listener with TLS. Its time is
+/// `unix_s`, in seconds since 1970.
+#[must_use]
+pub fn reject_plain_http(unix_s: u64) -> Vec<u8> {
+    let mut writer = ResponseWriter::new(AllowOrigin::Any);
+    writer.set_time(unix_s * 1000);
+    let options = ResponseOptions { persistence: Persistence::Close, ..ResponseOptions::DEFAULT };
+    let (mut json, mut response) = (Vec::new(), Vec::new());
+    json::push_error(&mut json, TLS_ONLY);
+    writer.push_error(&mut response, options, TLS_ONLY, &json);
+    response
 }
 
 /// Requests over plain HTTP that are handled before they are routed.
@@ -79,12 +98,15 @@ impl PlainHttp {
         self.challenges = Some(files);
     }
 
-    /// Responds to a request. `None` if it is to be handled as any other.
+    /// Responds to a request. `None` if it is to be handled as any other: one over TLS is.
     pub(super) fn respond(
         &self,
         source: RequestSource,
         request: &Request<'_>,
     ) -> Option<(RequestKind, Result<PlainResponse, Error>)> {
+        if source.is_tls {
+            return None;
+        }
         if let Some(files) = &self.challenges
             && let Some(name) = request.path.strip_prefix(CHALLENGE_PATH)
         {
@@ -177,6 +199,19 @@ mod tests {
             let expected = Ok(format!("Location: {location}\r\n"));
             let plain = PlainHttp::redirecting(port);
             assert_eq!(respond(&plain, "/a?b"), (RequestKind::Redirect, expected));
+        }
+    }
+
+    #[test]
+    fn a_request_over_tls_is_like_any_other() {
+        let mut plain = PlainHttp::redirecting(443);
+        plain.serve_challenges(Box::new(AnyName));
+        let limits = Limits { head_bytes: 1000, body_bytes: 0 };
+        let source = RequestSource { is_tls: true, ..RequestSource::default() };
+        for target in ["/a", "/.well-known/acme-challenge/name"] {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n");
+            let (request, _) = parse_complete(head.as_bytes(), &limits).unwrap();
+            assert!(plain.respond(source, &request).is_none());
         }
     }
 

@@ -22,6 +22,22 @@ pub(super) enum Verify {
     No,
 }
 
+/// Returns the arguments of `s_client` for a server and its name.
+pub(super) fn connect_arguments(host: &Authority) -> Vec<String> {
+    let address = format!("{}:{}", host.bracketed(), host.port);
+    let mut arguments = vec!["-connect".to_owned(), address];
+    if is_address(host) {
+        arguments.push("-noservername".to_owned());
+    } else {
+        arguments.extend(["-servername".to_owned(), host.name.clone()]);
+    }
+    arguments
+}
+
+fn is_address(host: &Authority) -> bool {
+    host.name.parse::<IpAddr>().is_ok()
+}
+
 /// The child process. Dropping it kills and reaps the child.
 pub(super) struct Tls {
     child: Child,
@@ -39,14 +55,9 @@ impl Tls {
     ) -> Result<(Self, OwnedFd, OwnedFd), ClientError> {
         let mut command = Command::new("openssl");
         // `-quiet`: no line of input is a command of s_client. `-brief`: it reports the connection.
-        command.args(["s_client", "-quiet", "-brief", "-alpn", "http/1.1", "-connect"]);
-        command.arg(format!("{}:{}", host.bracketed(), host.port));
-        let is_address = host.name.parse::<IpAddr>().is_ok();
-        if is_address {
-            command.arg("-noservername");
-        } else {
-            command.args(["-servername", &host.name]);
-        }
+        command.args(["s_client", "-quiet", "-brief", "-alpn", "http/1.1"]);
+        command.args(connect_arguments(host));
+        let is_address = is_address(host);
         if verify == Verify::Yes {
             command.arg("-verify_return_error");
             command.args([if is_address { "-verify_ip" } else { "-verify_hostname" }, &host.name]);

@@ -6,8 +6,10 @@
 mod histogram;
 mod process;
 mod prometheus;
+mod tls;
 
 pub use process::{ProcessStats, ProcessUsage};
+pub use tls::TlsStats;
 
 use std::time::Duration;
 
@@ -47,6 +49,8 @@ pub(crate) struct Metrics {
     pub(crate) max_memory: usize,
     /// Reads the values of the process. `None` in a simulation.
     pub(crate) process: Option<Box<dyn FnMut() -> ProcessStats>>,
+    /// Reads the values of TLS. `None` without listeners that speak it.
+    pub(crate) tls: Option<Box<dyn FnMut() -> TlsStats>>,
 }
 
 /// Reason why the log refused a call.
@@ -134,6 +138,8 @@ impl Metrics {
             family.labelled_sample(&[("reason", &name)], self.rejected[reason as usize]);
         }
         self.write_log(log, &mut page);
+        let tls = self.tls.as_mut().map(|read| read()).unwrap_or_default();
+        tls.write(&mut page);
         let help = "Duration of a turn of the loop in seconds, without the wait for events.";
         page.family("speak_loop_seconds", Kind::Histogram, help).histogram(&self.turns);
         let process = self.process.as_mut().map(|read| read());

@@ -4,11 +4,16 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+/// Beginning of an address whose clients speak TLS.
+pub(crate) const TLS_PREFIX: &str = "tls:";
+
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddr {
     /// An IP address and a port. `[::]` accepts IPv4, too.
     Tcp(SocketAddr),
+    /// The same, for clients that speak TLS.
+    Tls(SocketAddr),
     /// A Unix socket.
     Unix(PathBuf),
 }
@@ -17,6 +22,7 @@ impl fmt::Display for ListenAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
+            Self::Tls(address) => write!(f, "{TLS_PREFIX}{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }

@@ -13,6 +13,7 @@ mod values;
 use std::ffi::OsString;
 
 pub use listen_addr::ListenAddr;
+pub(crate) use listen_addr::TLS_PREFIX;
 pub(crate) use origin::parse_origin;
 pub use server_options::{Options, SPECS};
 pub use spec::{Arity, BadOption, Spec};
@@ -44,6 +45,7 @@ pub fn parse(
     }
     Ok(match read(SPECS, &mut options, 0, arguments.into_iter().collect())? {
         Parsed::Operands(_) => {
+            options.set_tls_defaults();
             check_combination(&options)?;
             Command::Run(Box::new(options))
         }
@@ -66,6 +68,33 @@ fn check_combination(options: &Options) -> Result<(), BadOption> {
             "--cluster: not with --state or --journal: the nodes of a cluster share one state, and \
              a file of one of them would differ; unset both (in the environment: SPEAK_STATE= \
              SPEAK_JOURNAL=)"
+                .into(),
+        ));
+    }
+    check_tls(options)
+}
+
+/// Rejects options of TLS that lack another one.
+fn check_tls(options: &Options) -> Result<(), BadOption> {
+    let (certificates, keys) = (options.tls_cert.len(), options.tls_key.len());
+    if certificates != keys {
+        return Err(BadOption(format!(
+            "--tls-cert: a key belongs to each certificate, and there are {certificates} \
+             certificates and {keys} keys; give --tls-cert and --tls-key in pairs"
+        )));
+    }
+    if let Some(address) = options.listen.iter().find(|it| matches!(it, ListenAddr::Tls(_)))
+        && !options.has_tls()
+    {
+        return Err(BadOption(format!(
+            "--listen {address}: needs a certificate; give --tls-cert FILE and --tls-key FILE"
+        )));
+    }
+    // systemd may pass a listener with TLS.
+    if options.redirect_https && !options.has_tls() && options.trust_proxy.is_empty() {
+        return Err(BadOption(
+            "--redirect-https: nothing speaks https; give --tls-cert FILE and --tls-key FILE, or \
+             --trust-proxy ADDR for a proxy that does"
                 .into(),
         ));
     }
@@ -206,6 +235,9 @@ mod tests {
             (&["--journal", "/a", "--state", "/b"], "SPEAK_STATE="),
             (&["--cluster", "redis://a", "--state", "/b"], "--cluster"),
             (&["--cluster", "redis://a", "--journal", "/b"], "--cluster"),
+            (&["--redirect-https"], "--redirect-https: nothing speaks https"),
+            (&["--admin-listen", "tls:1"], "without TLS"),
+            (&["--tls-cert="], "--tls-cert"),
         ];
         for (arguments, named) in cases {
             let BadOption(line) = parsed(arguments, &[]).unwrap_err();
@@ -213,6 +245,62 @@ mod tests {
         }
         let BadOption(line) = parsed(&[], &[("SPEAK_RETENTION", "x")]).unwrap_err();
         assert!(line.starts_with("SPEAK_RETENTION: "), "{line}");
+    }
+
+    #[test]
+    fn https_is_redirected_to_if_something_speaks_it() {
+        let proxy = ["--redirect-https", "--trust-proxy", "10.0.0.1"];
+        assert_eq!(parsed(&proxy, &[]).unwrap().https_port(), Some(443));
+        assert_eq!(parsed(&proxy[1..], &[]).unwrap().https_port(), None);
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn certificates_change_the_default_listeners() {
+        let tls = |port| ListenAddr::Tls((Ipv6Addr::UNSPECIFIED, port).into());
+        let plain = |port| ListenAddr::Tcp((Ipv6Addr::UNSPECIFIED, port).into());
+        let pair = ["--tls-cert", "/c", "--tls-key", "/k"];
+        let options = parsed(&pair, &[]).unwrap();
+        assert_eq!(options.listen, [tls(443), tls(7732), plain(80)]);
+        assert!(options.has_default_listeners() && options.redirect_https);
+        assert_eq!(options.https_port(), Some(443));
+        let with = |more: &[&str]| parsed(&[&pair[..], more].concat(), &[]);
+        let options = with(&["--listen", "tls:[::]:8443", "--listen", "80"]).unwrap();
+        assert_eq!(options.listen, [tls(8443), plain(80)]);
+        assert!(!options.has_default_listeners());
+        assert_eq!(options.https_port(), None);
+        let redirecting = |listen: &str| with(&["--redirect-https", "--listen", listen]).unwrap();
+        assert_eq!(redirecting("tls:8443").https_port(), Some(8443));
+        assert_eq!(redirecting("tls:1").listen[0].to_string(), "tls:[::]:1");
+        let options = parsed(
+            &["--redirect-https"],
+            &[
+                ("SPEAK_TLS_CERT", "/a,/b"),
+                ("SPEAK_TLS_KEY", "/c,/d"),
+                ("SPEAK_LISTEN", "tls:1,tls:443"),
+            ],
+        );
+        let options = options.unwrap();
+        assert_eq!(options.https_port(), Some(443));
+        assert_eq!(options.tls_key, [std::path::Path::new("/c"), std::path::Path::new("/d")]);
+        for (arguments, named) in [
+            (&["--listen", "tls:443"][..], "--listen tls:[::]:443: needs a certificate"),
+            (&["--tls-cert", "/c"], "1 certificates and 0 keys"),
+            (&["--listen", "tls:unix:/a"], "give tls:443"),
+            (&["--listen", "tls:"], "give tls:443"),
+        ] {
+            let BadOption(line) = parsed(arguments, &[]).unwrap_err();
+            assert!(line.contains(named) && !line.contains('\n'), "{line}");
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[test]
+    fn a_build_without_tls_says_so() {
+        for arguments in [["--listen", "tls:443"], ["--tls-cert", "/c"], ["--tls-key", "/k"]] {
+            let BadOption(line) = parsed(&arguments, &[]).unwrap_err();
+            assert!(line.contains("this build has no TLS; use the full one"), "{line}");
+        }
     }
 
     #[test]

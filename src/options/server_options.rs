@@ -9,8 +9,9 @@ use super::listen_addr::ListenAddr;
 use super::origin::parse_allowed_origin;
 use super::spec::{Arity, Settings, Spec, push, set};
 use super::values::{
-    nonzero, parse_bool, parse_cluster, parse_count, parse_dir, parse_duration, parse_level,
-    parse_listen_addr, parse_memory, parse_name, parse_network, parse_path, parse_size, parse_sync,
+    HAS_TLS, nonzero, parse_admin_addr, parse_bool, parse_cluster, parse_count, parse_dir,
+    parse_duration, parse_level, parse_listen_addr, parse_memory, parse_name, parse_network,
+    parse_path, parse_size, parse_sync, parse_tls_file,
 };
 use crate::api::{AllowOrigin, Cidr, TrustedProxies};
 use crate::clustered::HAS_CLUSTER;
@@ -24,6 +25,11 @@ const HTTPS_PORT: u16 = 443;
 pub struct Options {
     /// Addresses to listen on.
     pub listen: Vec<ListenAddr>,
+    /// Files of the certificates for [`ListenAddr::Tls`], each with its chain. The first is the
+    /// default one.
+    pub tls_cert: Vec<PathBuf>,
+    /// Files of the keys of these certificates, in the same order.
+    pub tls_key: Vec<PathBuf>,
     /// Address of the admin listener, which serves metrics. None for no admin listener.
     pub admin_listen: Option<ListenAddr>,
     /// Maximum duration of a long poll.
@@ -99,21 +105,59 @@ const CLUSTER_HELP: &str = if HAS_CLUSTER {
     "Redis of a cluster of servers; only in the full build"
 };
 
+/// Help for `--listen`.
+const LISTEN_HELP: &str = if HAS_TLS {
+    "address: 8080, [::1]:8080, tls:443, unix:PATH"
+} else {
+    "address to listen on: 8080, [::1]:8080, unix:PATH"
+};
+
+/// Help for `--tls-cert`.
+const TLS_CERT_HELP: &str = if HAS_TLS {
+    "certificate for tls: addresses, with its chain"
+} else {
+    "certificate for TLS; only in the full build"
+};
+
+/// Help for `--tls-key`.
+const TLS_KEY_HELP: &str = if HAS_TLS {
+    "key of the certificate with the same place"
+} else {
+    "key of a certificate; only in the full build"
+};
+
+/// Listeners of a server with certificates, unless `--listen` names others.
+const TLS_LISTEN: &str = "tls:443,tls:7732,80";
+
 /// All options, in the order of help and documentation.
 pub const SPECS: &[Spec<Options>] = &[
     Spec {
         name: "listen",
         takes: Arity::Several("ADDR"),
         default: "8080,7732",
-        help: "address to listen on: 8080, [::1]:8080, unix:PATH",
+        help: LISTEN_HELP,
         set: |options, text| push(&mut options.listen, parse_listen_addr(text)),
+    },
+    Spec {
+        name: "tls-cert",
+        takes: Arity::Several("FILE"),
+        default: "",
+        help: TLS_CERT_HELP,
+        set: |options, text| push(&mut options.tls_cert, parse_tls_file(text)),
+    },
+    Spec {
+        name: "tls-key",
+        takes: Arity::Several("FILE"),
+        default: "",
+        help: TLS_KEY_HELP,
+        set: |options, text| push(&mut options.tls_key, parse_tls_file(text)),
     },
     Spec {
         name: "admin-listen",
         takes: Arity::One("ADDR"),
         default: "",
         help: "address of the admin listener, for /metrics and /health",
-        set: |options, text| set(&mut options.admin_listen, parse_listen_addr(text).map(Some)),
+        set: |options, text| set(&mut options.admin_listen, parse_admin_addr(text).map(Some)),
     },
     Spec {
         name: "poll-timeout",
@@ -352,13 +396,43 @@ impl Options {
     /// Returns whether the server listens on the default addresses.
     #[must_use]
     pub fn has_default_listeners(&self) -> bool {
-        self.listen == Self::defaults().listen
+        self.listen == if self.has_tls() { Self::tls_listeners() } else { Self::defaults().listen }
     }
 
-    /// Returns the port of https to which plain HTTP is redirected. `None` for no redirects.
+    /// Returns whether there are certificates for listeners with TLS.
+    #[must_use]
+    pub fn has_tls(&self) -> bool {
+        !self.tls_cert.is_empty()
+    }
+
+    /// Sets the default listeners of a server with certificates: https, and redirects to it.
+    pub(super) fn set_tls_defaults(&mut self) {
+        if self.has_tls() && self.listen == Self::defaults().listen {
+            self.listen = Self::tls_listeners();
+            self.redirect_https = true;
+        }
+    }
+
+    fn tls_listeners() -> Vec<ListenAddr> {
+        TLS_LISTEN.split(',').filter_map(|text| parse_listen_addr(text).ok()).collect()
+    }
+
+    /// Returns the ports of the listeners with TLS.
+    pub(super) fn tls_ports(&self) -> impl Iterator<Item = u16> {
+        self.listen.iter().filter_map(|address| match address {
+            ListenAddr::Tls(address) => Some(address.port()),
+            ListenAddr::Tcp(_) | ListenAddr::Unix(_) => None,
+        })
+    }
+
+    /// Returns the port of https to which plain HTTP is redirected: the default one, if a listener
+    /// or the proxy in front has it, else that of the first listener with TLS. `None` for no
+    /// redirects.
     #[must_use]
     pub fn https_port(&self) -> Option<u16> {
-        self.redirect_https.then_some(HTTPS_PORT)
+        let has_default = self.tls_ports().any(|port| port == HTTPS_PORT);
+        let first = self.tls_ports().next().filter(|_| !has_default);
+        self.redirect_https.then_some(first.unwrap_or(HTTPS_PORT))
     }
 
     /// Returns the proxies whose `X-Forwarded-For` is trusted.
@@ -370,6 +444,8 @@ impl Options {
     pub(super) fn defaults() -> Self {
         let mut options = Self {
             listen: Vec::new(),
+            tls_cert: Vec::new(),
+            tls_key: Vec::new(),
             admin_listen: None,
             poll_timeout: Duration::ZERO,
             connection_timeout: Duration::ZERO,
@@ -414,6 +490,8 @@ impl Settings for Options {
     fn clear_list(&mut self, name: &str) {
         match name {
             "listen" => self.listen.clear(),
+            "tls-cert" => self.tls_cert.clear(),
+            "tls-key" => self.tls_key.clear(),
             "allow-origin" => self.allow_origin.clear(),
             "trust-proxy" => self.trust_proxy.clear(),
             _ => {}

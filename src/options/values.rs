@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::listen_addr::ListenAddr;
+use super::listen_addr::{ListenAddr, TLS_PREFIX};
 use crate::api::Cidr;
 use crate::clustered::HAS_CLUSTER;
 use crate::log::SyncMode;
@@ -15,7 +15,31 @@ pub(crate) fn nonzero<T: Default + PartialEq>(value: T) -> Result<T, String> {
     if value == T::default() { Err("must be greater than 0".into()) } else { Ok(value) }
 }
 
+/// This build has listeners with TLS, which is the feature `tls`.
+pub(super) const HAS_TLS: bool = cfg!(feature = "tls");
+
+const NO_TLS: &str = "this build has no TLS; use the full one";
+
 pub(super) fn parse_listen_addr(text: &str) -> Result<ListenAddr, String> {
+    let Some(address) = text.strip_prefix(TLS_PREFIX) else { return parse_plain_addr(text) };
+    if !HAS_TLS {
+        return Err(NO_TLS.into());
+    }
+    match parse_plain_addr(address) {
+        Ok(ListenAddr::Tcp(address)) => Ok(ListenAddr::Tls(address)),
+        _ => Err(format!("'{text}' is not an address: give tls:443 or tls:[::1]:443")),
+    }
+}
+
+/// Parses the address of the admin listener, which is for the operator's own machine.
+pub(super) fn parse_admin_addr(text: &str) -> Result<ListenAddr, String> {
+    if text.starts_with(TLS_PREFIX) {
+        return Err(format!("'{text}': this listener is without TLS; give 127.0.0.1:9090"));
+    }
+    parse_plain_addr(text)
+}
+
+fn parse_plain_addr(text: &str) -> Result<ListenAddr, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         if path.is_empty() {
             return Err("'unix:' needs a path: give unix:PATH".into());
@@ -29,7 +53,10 @@ pub(super) fn parse_listen_addr(text: &str) -> Result<ListenAddr, String> {
         return Ok(ListenAddr::Tcp((Ipv4Addr::LOCALHOST, port).into()));
     }
     let error = |_| {
-        format!("'{text}' is not an address: give 8080, 127.0.0.1:8080, [::1]:8080 or unix:PATH")
+        let tls = if HAS_TLS { ", tls:443" } else { "" };
+        format!(
+            "'{text}' is not an address: give 8080, 127.0.0.1:8080, [::1]:8080{tls} or unix:PATH"
+        )
     };
     text.parse().map(ListenAddr::Tcp).map_err(error)
 }
@@ -117,6 +144,11 @@ pub(super) fn parse_path(text: &str) -> Result<Option<PathBuf>, String> {
 /// Parses the path of a directory. Returns None for an empty text, which unsets the option.
 pub(super) fn parse_dir(text: &str) -> Option<PathBuf> {
     Some(text).filter(|text| !text.is_empty()).map(PathBuf::from)
+}
+
+/// Takes the path of a certificate or of a key.
+pub(super) fn parse_tls_file(text: &str) -> Result<PathBuf, String> {
+    if HAS_TLS { parse_name(text).map(PathBuf::from) } else { Err(NO_TLS.into()) }
 }
 
 pub(super) fn parse_sync(text: &str) -> Result<SyncMode, String> {

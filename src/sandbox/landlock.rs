@@ -16,6 +16,8 @@
 //!   that of `--journal`.
 //! - Read files in the directory of `--acme-challenges`. The directory, since hooks make a new file
 //!   for each challenge.
+//! - Read files below the directories of `--tls-cert` and `--tls-key`, and below those of the files
+//!   that links there lead to.
 //! - Bind the ports of the listeners. Outgoing connections are never needed.
 //!
 //! Files and sockets that are open stay usable.

@@ -35,6 +35,8 @@ pub struct Sandbox {
     journal: Option<PathBuf>,
     /// Directory of the responses to challenges.
     challenges: Option<PathBuf>,
+    /// Files of certificates and keys, which are read again.
+    certificates: Vec<PathBuf>,
 }
 
 /// Status of the sandbox. Its text is for instance `user speak, no new privileges, Landlock ABI 6`.
@@ -83,7 +85,7 @@ impl Sandbox {
             options.listen.iter().chain(&options.admin_listen).filter_map(
                 |address| match address {
                     ListenAddr::Unix(path) => Some(path.clone()),
-                    ListenAddr::Tcp(_) => None,
+                    ListenAddr::Tcp(_) | ListenAddr::Tls(_) => None,
                 },
             );
         Ok(Self {
@@ -93,6 +95,7 @@ impl Sandbox {
             state: options.state.clone(),
             journal: options.journal.clone(),
             challenges: options.acme_challenges.clone(),
+            certificates: [&options.tls_cert[..], &options.tls_key].concat(),
         })
     }
 
@@ -128,10 +131,17 @@ impl Sandbox {
         Ok(status)
     }
 
+    /// Directories in which certificates are replaced: that of each file, and if it is a link, that
+    /// of its target. Certbot puts a new certificate next to the old one, and changes the link.
+    fn certificate_dirs(&self) -> impl Iterator<Item = PathBuf> {
+        let targets = self.certificates.iter().filter_map(|file| file.canonicalize().ok());
+        self.certificates.iter().cloned().chain(targets).map(|file| directory_of(&file))
+    }
+
     /// Directories in which the server still reads or changes files: the only list of them.
     fn paths(&self) -> Paths {
         Paths {
-            read: self.challenges.iter().cloned().collect(),
+            read: self.challenges.iter().cloned().chain(self.certificate_dirs()).collect(),
             unlink: self.sockets.iter().map(|socket| directory_of(socket)).collect(),
             write: self
                 .state

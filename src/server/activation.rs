@@ -19,7 +19,8 @@ const LISTEN_FDS_MAX: usize = 64;
 /// Socket that was opened for this process.
 #[derive(Debug)]
 pub struct ActivatedSocket {
-    /// `FileDescriptorName=` of the socket: `admin` for an admin listener, else a public listener.
+    /// `FileDescriptorName=` of the socket: `admin` for an admin listener, `tls` for a public
+    /// listener that speaks TLS, else a public listener.
     pub name: String,
     /// Descriptor of the socket.
     pub fd: OwnedFd,
@@ -28,6 +29,10 @@ pub struct ActivatedSocket {
 impl ActivatedSocket {
     pub(super) fn kind(&self) -> ListenerKind {
         if self.name == "admin" { ListenerKind::Admin } else { ListenerKind::Public }
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        self.name == "tls"
     }
 }
 
@@ -51,6 +56,14 @@ pub(super) fn not_a_listener() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
         "it does not listen for streams; set ListenStream= and Accept=no in the socket unit",
+    )
+}
+
+/// Error for an activated Unix socket whose name asks for TLS.
+pub(super) fn unix_with_tls() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "FileDescriptorName=tls is for TCP; set another name for a Unix socket",
     )
 }
 

@@ -8,6 +8,7 @@ use super::activation::ActivatedSocket;
 use super::diagnose::explain_bind_error;
 use super::listener::OsListener;
 use super::start_error::StartError;
+use super::tls::ServerTls;
 use super::upgrade::Predecessor;
 use crate::options::{ListenAddr, NAME_AND_VERSION, Options};
 use crate::service::{Listener, ListenerKind};
@@ -32,12 +33,13 @@ pub(super) fn bind_listeners(
     options: &Options,
     activated: Vec<ActivatedSocket>,
     mut predecessor: Option<&mut Predecessor>,
+    tls: Option<&ServerTls>,
 ) -> Result<Vec<OsListener>, StartError> {
     let inherited = predecessor.as_mut().map_or(Vec::new(), |it| it.take_activated());
-    let activated = activated.into_iter().map(|socket| (socket.kind(), socket.fd));
+    let activated = activated.into_iter().map(|socket| (socket.kind(), socket.is_tls(), socket.fd));
     let mut listeners = Vec::new();
-    for (kind, fd) in activated.chain(inherited) {
-        let listener = OsListener::from_activation(kind, fd, options.request_timeout);
+    for (kind, is_tls, fd) in activated.chain(inherited) {
+        let listener = OsListener::from_activation(kind, is_tls, fd, options.request_timeout);
         listeners.push(listener.map_err(|error| {
             StartError(format!("cannot use a socket that systemd passed: {error}"))
         })?);
@@ -46,13 +48,40 @@ pub(super) fn bind_listeners(
         let listener = bind(options, kind, address, predecessor.as_deref_mut());
         listeners.push(listener.map_err(|error| StartError(explain_bind_error(address, &error)))?);
     }
+    set_up_tls(&mut listeners, tls)?;
     print_addresses(&listeners);
-    let is_first_start = options.has_default_listeners() && predecessor.is_none();
+    let is_first_start = options.has_default_listeners() && tls.is_none() && predecessor.is_none();
     if is_first_start && !listeners.iter().any(OsListener::is_activated) {
         // Fails only if standard error is closed.
         let _ = io::stderr().write_all(QUICK_START.as_bytes());
     }
     Ok(listeners)
+}
+
+/// Lets the listeners that the options or systemd say so speak TLS.
+///
+/// # Errors
+///
+/// [`StartError`] for certificates without such a listener, or the opposite.
+fn set_up_tls(listeners: &mut [OsListener], tls: Option<&ServerTls>) -> Result<(), StartError> {
+    let mut with_tls = listeners.iter_mut().filter(|it| it.is_tls()).peekable();
+    match tls {
+        Some(tls) if with_tls.peek().is_some() => {
+            with_tls.for_each(|listener| listener.set_tls(tls.acceptor()));
+            Ok(())
+        }
+        Some(_) => Err(StartError(
+            "--tls-cert: no listener speaks TLS; add --listen tls:443, or in a socket unit \
+             FileDescriptorName=tls"
+                .into(),
+        )),
+        None if with_tls.peek().is_some() => Err(StartError(
+            "a socket unit has FileDescriptorName=tls, and there is no certificate; give \
+             --tls-cert FILE and --tls-key FILE"
+                .into(),
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Addresses to bind. Activated public listeners replace the default addresses.

@@ -19,7 +19,7 @@ pub(super) fn explain_bind_error(address: &ListenAddr, error: &io::Error) -> Str
         return format!("cannot listen on {address}: {}", explain_fd_limit(error));
     }
     let advice = match address {
-        ListenAddr::Tcp(address) => tcp_advice(address.port(), errno),
+        ListenAddr::Tcp(address) | ListenAddr::Tls(address) => tcp_advice(address.port(), errno),
         ListenAddr::Unix(path) => unix_advice(path, errno),
     };
     match advice {

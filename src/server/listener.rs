@@ -15,8 +15,9 @@ use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
-use super::activation::not_a_listener;
+use super::activation::{not_a_listener, unix_with_tls};
 use super::os_socket::OsSocket;
+use super::tls::{ClientSocket, TlsAcceptor};
 use crate::options::ListenAddr;
 use crate::service::{Listener, ListenerKind};
 
@@ -65,6 +66,8 @@ pub(super) struct OsListener {
     address: ListenAddr,
     binding: Binding,
     kind: ListenerKind,
+    /// `None` for clients that speak plain HTTP.
+    tls: Option<TlsAcceptor>,
     /// Opened by socket activation, for this process or a predecessor.
     is_activated: bool,
     /// A successor listens here: the file of a Unix socket stays.
@@ -76,7 +79,10 @@ impl fmt::Display for OsListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.binding {
             Binding::Tcp(listener) => match listener.local_addr() {
-                Ok(address) => write!(f, "http://{address}"),
+                Ok(address) => {
+                    let scheme = if self.tls.is_some() { "https" } else { "http" };
+                    write!(f, "{scheme}://{address}")
+                }
                 Err(error) => write!(f, "an unknown address ({error})"),
             },
             Binding::Unix(_, file) => write!(f, "unix:{}", file.path.display()),
@@ -97,7 +103,7 @@ impl OsListener {
         response_timeout: Duration,
     ) -> io::Result<Self> {
         let binding = match address {
-            ListenAddr::Tcp(address) => {
+            ListenAddr::Tcp(address) | ListenAddr::Tls(address) => {
                 Binding::Tcp(TcpListener::from_std(listen_tcp(*address, response_timeout)?.into()))
             }
             ListenAddr::Unix(path) => {
@@ -109,6 +115,7 @@ impl OsListener {
             address: address.clone(),
             binding,
             kind,
+            tls: None,
             is_activated: false,
             is_transferred: false,
         })
@@ -117,21 +124,33 @@ impl OsListener {
     /// Continues with a predecessor's socket at this address.
     pub(super) fn inherit(address: &ListenAddr, kind: ListenerKind, listener: OwnedFd) -> Self {
         let binding = match address {
-            ListenAddr::Tcp(_) => Binding::Tcp(TcpListener::from_std(listener.into())),
+            ListenAddr::Tcp(_) | ListenAddr::Tls(_) => {
+                Binding::Tcp(TcpListener::from_std(listener.into()))
+            }
             ListenAddr::Unix(path) => {
                 Binding::Unix(UnixListener::from_std(listener.into()), SocketFile::at(path))
             }
         };
-        Self { address: address.clone(), binding, kind, is_activated: false, is_transferred: false }
+        Self {
+            address: address.clone(),
+            binding,
+            kind,
+            tls: None,
+            is_activated: false,
+            is_transferred: false,
+        }
     }
 
-    /// Listens at a socket of socket activation. `response_timeout` as for [`OsListener::bind`].
+    /// Listens at a socket of socket activation, to clients that speak TLS if `is_tls`.
+    /// `response_timeout` as for [`OsListener::bind`].
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a socket that does not listen, or the kernel's error.
+    /// `InvalidInput` for a socket that does not listen or is no TCP socket for TLS, else the
+    /// kernel's error.
     pub(super) fn from_activation(
         kind: ListenerKind,
+        is_tls: bool,
         listener: OwnedFd,
         response_timeout: Duration,
     ) -> io::Result<Self> {
@@ -140,8 +159,12 @@ impl OsListener {
         {
             return Err(not_a_listener());
         }
+        let is_unix = sockopt::socket_domain(&listener)? == AddressFamily::UNIX;
+        if is_unix && is_tls {
+            return Err(unix_with_tls());
+        }
         rustix::io::ioctl_fionbio(&listener, true)?;
-        let (address, binding) = if sockopt::socket_domain(&listener)? == AddressFamily::UNIX {
+        let (address, binding) = if is_unix {
             let listener = UnixListener::from_std(listener.into());
             let path =
                 listener.local_addr()?.as_pathname().map_or_else(PathBuf::new, Path::to_path_buf);
@@ -150,9 +173,21 @@ impl OsListener {
         } else {
             set_up_tcp(&listener, response_timeout)?;
             let listener = TcpListener::from_std(listener.into());
-            (ListenAddr::Tcp(listener.local_addr()?), Binding::Tcp(listener))
+            let address = listener.local_addr()?;
+            let address = if is_tls { ListenAddr::Tls(address) } else { ListenAddr::Tcp(address) };
+            (address, Binding::Tcp(listener))
         };
-        Ok(Self { address, binding, kind, is_activated: true, is_transferred: false })
+        Ok(Self { address, binding, kind, tls: None, is_activated: true, is_transferred: false })
+    }
+
+    /// Returns whether the clients of this listener speak TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self.address, ListenAddr::Tls(_))
+    }
+
+    /// Makes clients that are accepted from now on speak TLS.
+    pub(super) fn set_tls(&mut self, acceptor: TlsAcceptor) {
+        self.tls = Some(acceptor);
     }
 
     /// Returns whether socket activation opened this listener.
@@ -188,18 +223,23 @@ impl OsListener {
 }
 
 impl Listener for OsListener {
-    type Socket = OsSocket;
+    type Socket = ClientSocket;
     type Reserve = File;
 
-    fn accept(&mut self) -> io::Result<(OsSocket, Option<IpAddr>)> {
-        match &self.binding {
+    fn accept(&mut self) -> io::Result<(ClientSocket, Option<IpAddr>)> {
+        let (socket, address) = match &self.binding {
             Binding::Tcp(listener) => {
                 listener.accept().map(|(socket, peer)| (OsSocket::Tcp(socket), Some(peer.ip())))
             }
             Binding::Unix(listener, _) => {
                 listener.accept().map(|(socket, _)| (OsSocket::Unix(socket), None))
             }
-        }
+        }?;
+        let socket = match &self.tls {
+            Some(acceptor) => acceptor.accept(socket)?,
+            None => ClientSocket::plain(socket),
+        };
+        Ok((socket, address))
     }
 
     fn reserve_fd(&mut self) -> Option<File> {

@@ -24,6 +24,7 @@ mod start_error;
 mod startup;
 mod systemd;
 mod timer_fd;
+mod tls;
 mod upgrade;
 
 pub use activation::{ActivatedSocket, LISTEN_FDS_START, activated_names};
@@ -54,6 +55,7 @@ use self::signals::Signals;
 use self::startup::InitialState;
 use self::systemd::{Notification, Systemd};
 use self::timer_fd::TimerFd;
+use self::tls::ServerTls;
 use self::upgrade::{Predecessor, UpgradeCoordinator};
 use crate::hub::Millis;
 use crate::options::Options;
@@ -85,6 +87,8 @@ pub struct Server {
     cluster: Option<ClusterSockets>,
     /// systemd is to be notified once this process has joined its cluster.
     awaits_join: bool,
+    /// Certificates, if there are any.
+    tls: Option<ServerTls>,
     /// There is an admin listener. Without one, no client could read how long turns take, so the
     /// clock is not read again for it.
     has_metrics: bool,
@@ -119,7 +123,13 @@ impl Server {
             .map(|config| JournalHandle::new(config, poll.registry()))
             .transpose()
             .map_err(cannot_start)?;
-        let mut listeners = bind_listeners(options, activated, predecessor.as_mut())?;
+        let tls = ServerTls::start(options, clock::unix_ms() / 1000)?;
+        if let Some(tls) = &tls
+            && let Some(keys) = predecessor.as_mut().and_then(Predecessor::take_ticket_keys)
+        {
+            tls.set_ticket_keys(&keys);
+        }
+        let mut listeners = bind_listeners(options, activated, predecessor.as_mut(), tls.as_ref())?;
         for (index, listener) in listeners.iter_mut().enumerate() {
             let token = EventSource::Listener(index).token();
             let source = listener.source();
@@ -135,6 +145,9 @@ impl Server {
         let cluster = ClusterSockets::start(options, registry, fill_random, state, &mut service)?;
         if has_admin {
             service.track_process(process::stats_reader());
+            if let Some(tls) = &tls {
+                service.track_tls(tls.stats_reader());
+            }
         }
         Ok(Self {
             poll,
@@ -150,6 +163,7 @@ impl Server {
             journal: journal_handle,
             cluster,
             awaits_join: false,
+            tls,
             has_metrics: has_admin,
             exit_code: ExitCode::SUCCESS,
             upgrade: UpgradeCoordinator::new(predecessor),
@@ -193,6 +207,9 @@ impl Server {
         if let Some(path) = self.pending_challenges.take() {
             self.service.serve_challenges(Box::new(ChallengeDir::new(path)?));
         }
+        if let Some(tls) = &self.tls {
+            tls.check_readable();
+        }
         self.take_over().map_err(|error| StartError(format!("cannot start serving: {error}")))?;
         if let Some(journal) = self.pending_journal.take() {
             let handle = self.journal.as_ref().expect("a pending journal has a handle");
@@ -205,8 +222,13 @@ impl Server {
             self.systemd.notify(Notification::Ready("serving"));
         }
         // A client may have arrived together with the message to serve. No event reports it.
-        self.upgrade.adopt_clients(&mut self.service, self.poll.registry());
+        self.adopt_clients();
         Ok(())
+    }
+
+    fn adopt_clients(&mut self) {
+        let (registry, tls) = (self.poll.registry(), self.tls.as_ref());
+        self.upgrade.adopt_clients(&mut self.service, registry, tls);
     }
 
     fn take_over(&mut self) -> io::Result<()> {
@@ -257,13 +279,17 @@ impl Server {
     fn turn(&mut self, events: &Events) -> Option<ExitCode> {
         let now = self.clock.begin_turn();
         self.service.begin_turn(now);
+        if let Some(tls) = &self.tls {
+            tls.begin_turn(now.unix_ms / 1000);
+        }
         if let Some(cluster) = &self.cluster {
             cluster.begin_turn(now.mono);
         }
         let (has_signals, is_successor_ready) = self.handle_events(events);
         let registry = self.poll.registry();
-        self.service
-            .end_turn(|socket, key| socket.register(registry, EventSource::Client(key).token()));
+        self.service.end_turn(|socket, key| {
+            socket.inner_mut().register(registry, EventSource::Client(key).token())
+        });
         if let Some(cluster) = &self.cluster {
             cluster.end_turn();
         }
@@ -288,7 +314,8 @@ impl Server {
         }
         if is_successor_ready && !self.service.is_draining() {
             let (journal, cluster) = (self.journal.as_ref(), self.cluster.as_ref());
-            self.upgrade.hand_over(&mut self.service, journal, cluster, &self.systemd);
+            let tls = self.tls.as_ref();
+            self.upgrade.hand_over(&mut self.service, journal, cluster, tls, &self.systemd);
             if self.service.is_draining() {
                 // The successor has connections of its own.
                 self.cluster = None;
@@ -335,9 +362,7 @@ impl Server {
                         cluster.on_event(source, event);
                     }
                 }
-                EventSource::Predecessor => {
-                    self.upgrade.adopt_clients(&mut self.service, self.poll.registry());
-                }
+                EventSource::Predecessor => self.adopt_clients(),
                 EventSource::Successor => is_successor_ready = true,
                 EventSource::Listener(index) => self.service.listener_ready(index),
                 EventSource::Client(key) => {
@@ -356,7 +381,10 @@ impl Server {
             return self.stop();
         }
         if pending.reload {
-            log::info!("ignoring SIGHUP: no certificates to read again");
+            match &self.tls {
+                Some(tls) => tls.reload(self.service.hub().1.unix_ms / 1000),
+                None => log::info!("ignoring SIGHUP: no certificates to read again"),
+            }
         }
         if pending.upgrade {
             if self.service.is_stopping() {

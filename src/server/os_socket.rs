@@ -61,7 +61,7 @@ impl AsFd for OsSocket {
 }
 
 impl Socket for OsSocket {
-    fn shut_down_writing(&self) -> io::Result<()> {
+    fn shut_down_writing(&mut self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Self::Unix(stream) => stream.shutdown(Shutdown::Write),
@@ -94,9 +94,11 @@ impl Write for OsSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::tls::ClientSocket;
 
     #[test]
     fn a_socket_takes_no_more_than_a_descriptor_and_its_kind() {
         assert!(size_of::<OsSocket>() <= 24);
+        assert!(size_of::<ClientSocket>() <= 32);
     }
 }

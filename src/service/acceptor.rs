@@ -176,6 +176,8 @@ impl<L: Listener> Acceptor<L> {
             }
         } else if !has_room {
             io.reject(key, SERVER_FULL);
+        } else if io.exceeds_handshake_limit(key) {
+            io.clients.close(key);
         } else if io.clients.exceeds_address_limit(key) {
             io.metrics.count_rejected(RejectReason::MaxPerAddress);
             if io.clients.rejected_count() < self.limits.rejected {

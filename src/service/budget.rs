@@ -37,6 +37,10 @@ const LIGHT_STEPS: usize = 4;
 /// sends to sockets that have become writable, and updates of streams that go on then.
 const ALL_CLIENTS_STEPS: usize = 2048;
 
+/// Steps per turn for handshakes of TLS, of those for the requests of all clients: half. So many
+/// new clients do not keep the others waiting.
+const HANDSHAKE_STEPS: usize = ALL_CLIENTS_STEPS / 2;
+
 /// Steps per turn for deliveries, in addition to the steps for requests. Deferred sends get at most
 /// half.
 const DELIVERY_STEPS: usize = 1024;
@@ -59,6 +63,8 @@ pub(super) struct Budget {
     is_postponed: bool,
     /// Steps of all clients' requests.
     all_spent: usize,
+    /// Steps of handshakes, which are also in `all_spent`.
+    handshake_spent: usize,
     /// Steps of deliveries.
     delivery_spent: usize,
     /// Steps of commands from the log.
@@ -77,6 +83,7 @@ impl Default for Budget {
             client_spent: 0,
             is_postponed: false,
             all_spent: 0,
+            handshake_spent: 0,
             delivery_spent: 0,
             commit_spent: 0,
             expiry_spent: 0,
@@ -115,6 +122,22 @@ impl Budget {
     /// Charges `bytes` bytes read from a socket.
     pub(super) fn charge_read(&mut self, bytes: usize) {
         self.charge(bytes / STEP_BYTES);
+    }
+
+    /// Charges the work of a socket with records of TLS.
+    pub(super) fn charge_socket(&mut self, steps: usize) {
+        self.charge(steps);
+    }
+
+    /// Charges the work of a socket with a handshake.
+    pub(super) fn charge_handshake(&mut self, steps: usize) {
+        self.handshake_spent += self.weight * steps;
+        self.charge(steps);
+    }
+
+    /// Returns whether another client may go on with its handshake in this turn.
+    pub(super) fn has_handshake_budget(&self) -> bool {
+        self.handshake_spent < HANDSHAKE_STEPS
     }
 
     /// Charges the parsing of `bytes` bytes of JSON.

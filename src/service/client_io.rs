@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::client::{AfterResponse, Client, Sent, State, Transition};
 use super::client_table::ClientTable;
 use super::fair_queue::DeferredSend;
-use super::limits::{ClientLimits, LINGER_MS, READ_BYTES};
+use super::limits::{ClientLimits, HANDSHAKE_BYTES, HANDSHAKE_MEMORY_PART, LINGER_MS, READ_BYTES};
 use super::socket::Socket;
 use super::stream_state::Backlog;
 use super::write_queue::Flush;
@@ -67,9 +67,19 @@ impl<S: Socket> ClientIo<S> {
     /// Adds a client of a public listener. The address is `None` for a Unix socket.
     pub(super) fn admit(&mut self, socket: S, address: Option<IpAddr>) -> Key {
         let is_proxy = self.api.is_trusted(address);
-        let deadline = self.now.mono.after(self.limits.keep_alive_ms);
+        let ClientLimits { keep_alive_ms, request_timeout_ms, .. } = self.limits;
+        let ms = if socket.is_handshaking() { request_timeout_ms } else { keep_alive_ms };
+        let deadline = self.now.mono.after(ms);
         let key = SourceKey::from(address);
         self.clients.insert(Client::new(socket, Some(key), is_proxy, deadline))
+    }
+
+    /// Returns whether the handshakes, with that of a client that was just added, take more than
+    /// their share of the memory. A client that says nothing costs as much as one that goes on.
+    pub(super) fn exceeds_handshake_limit(&mut self, key: Key) -> bool {
+        let bytes = self.clients.handshake_count() * HANDSHAKE_BYTES;
+        self.clients.expect_mut(key).is_handshaking
+            && bytes > self.limits.max_memory / HANDSHAKE_MEMORY_PART
     }
 
     /// Adds a client of the admin listener.
@@ -109,8 +119,11 @@ impl<S: Socket> ClientIo<S> {
 
     /// Sends `error` to a socket and closes it, without adding a client that would linger. Reads
     /// the bytes that the peer has already sent: a close with unread bytes sends a reset, which may
-    /// overtake the response.
+    /// overtake the response. A handshake is not worth its cost here.
     pub(super) fn reject_and_close(&mut self, mut socket: S, error: Error) {
+        if socket.is_handshaking() {
+            return;
+        }
         let _ = socket.read(&mut self.read_buf);
         self.api.push_rejection_uncounted(error, &mut self.response);
         let _ = socket.write(&self.response);

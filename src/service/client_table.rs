@@ -40,6 +40,8 @@ pub(super) struct ClientTable<S> {
     rejected_count: usize,
     /// Clients of the admin listener.
     admin_count: usize,
+    /// Clients in their handshakes.
+    handshake_count: usize,
     /// Bytes in the buffers of all clients, each as of its last count.
     memory: usize,
     /// Clients allowed at once from one address; 0 for no limit.
@@ -65,6 +67,7 @@ impl<S: Socket> ClientTable<S> {
             pending_pauses: Vec::new(),
             rejected_count: 0,
             admin_count: 0,
+            handshake_count: 0,
             memory: 0,
             max_per_address,
             per_address: HashMap::new(),
@@ -76,10 +79,24 @@ impl<S: Socket> ClientTable<S> {
             *self.per_address.entry(address).or_default() += 1;
         }
         self.admin_count += usize::from(client.is_admin);
+        self.handshake_count += usize::from(client.is_handshaking);
         let deadline = client.deadline;
         let key = self.slots.insert(client);
         self.set_deadline(key, deadline);
         key
+    }
+
+    /// Notes that the handshake of a client is over.
+    pub(super) fn end_handshake(&mut self, key: Key) {
+        let client = self.expect_mut(key);
+        if mem::take(&mut client.is_handshaking) {
+            self.handshake_count -= 1;
+        }
+    }
+
+    /// Returns the number of clients in their handshakes.
+    pub(super) fn handshake_count(&self) -> usize {
+        self.handshake_count
     }
 
     /// Returns whether a client that is already in the table exceeds the limit of its address.
@@ -228,12 +245,11 @@ impl<S: Socket> ClientTable<S> {
         let Some(client) = self.slots.get_mut(key) else { return };
         client.deadline = at;
         if let Some(timer) = client.timer {
-            if client.fires_at <= at {
+            if self.timers.deadline(timer) <= at {
                 return;
             }
             self.timers.cancel(timer);
         }
-        client.fires_at = at;
         client.timer = Some(self.timers.set(at, key.index));
     }
 
@@ -375,6 +391,7 @@ impl<S: Socket> ClientTable<S> {
         }
         self.rejected_count -= usize::from(client.is_rejected);
         self.admin_count -= usize::from(client.is_admin);
+        self.handshake_count -= usize::from(client.is_handshaking);
         self.memory -= client.charged_bytes as usize;
         self.release_address(self.limit_key(&client));
         Some(client)

@@ -32,7 +32,7 @@ impl<L: Listener> Service<L> {
         progress: &mut Progress,
     ) -> (usize, Pause) {
         let client = self.io.clients.expect_mut(key);
-        let source = RequestSource { address: client.address, is_proxy: client.is_proxy };
+        let source = client.request_source();
         let source = (!client.is_admin).then_some(source);
         let mut handled = 0;
         loop {

@@ -4,10 +4,12 @@ use std::io;
 use std::mem;
 
 use super::client::{Input, ReadBuffer, State};
+use super::client_io::ClientIo;
 use super::http::Pause;
 use super::limits::ClientLimits;
 use super::listener::Listener;
 use super::service::Service;
+use super::socket::Socket;
 use crate::http::Progress;
 use crate::hub::Key;
 
@@ -18,6 +20,7 @@ impl<L: Listener> Service<L> {
         client.is_scheduled = false;
         match client.state() {
             _ if client.is_flush_cut() => self.continue_flush(key),
+            State::Reading if client.is_handshaking => self.advance_handshake(key),
             // Another process has the hub: it will handle the requests.
             State::Reading | State::Streaming(_) if self.phase.is_draining() => {}
             // Responses would queue after the deferred send, as if the peer were slow to read.
@@ -35,6 +38,44 @@ impl<L: Listener> Service<L> {
         if !self.io.clients.expect_mut(key).is_flush_cut() {
             self.process_input(key);
         }
+    }
+
+    /// Advances the handshake of a client, unless it has to wait for a turn with budget for
+    /// handshakes. The plaintext that may follow in the same read is stored as the begin of a
+    /// request: in an upgrade, the next process handles it.
+    #[cold]
+    fn advance_handshake(&mut self, key: Key) {
+        let ClientIo { clients, limits, now, read_buf, .. } = &mut self.io;
+        if !clients.budget.has_handshake_budget() {
+            return clients.schedule(key);
+        }
+        clients.budget.begin_client();
+        let client = clients.expect_mut(key);
+        if !client.is_readable {
+            return;
+        }
+        let result = client.read(read_buf);
+        let steps = client.socket.take_steps();
+        clients.budget.charge_handshake(steps);
+        let client = clients.expect_mut(key);
+        let Ok(input) = result else { return self.close(key) };
+        if let Input::Bytes(length) = input {
+            let bytes = read_buf[..length].to_vec();
+            client.input = Some(Box::new(ReadBuffer { bytes, progress: Progress::default() }));
+        }
+        if client.socket.is_handshaking() {
+            if client.is_readable {
+                clients.schedule(key);
+            } else if client.is_read_closed {
+                self.close(key);
+            }
+            return;
+        }
+        let ClientLimits { keep_alive_ms, request_timeout_ms, .. } = *limits;
+        let ms = if client.input.is_some() { request_timeout_ms } else { keep_alive_ms };
+        clients.set_deadline(key, now.mono.after(ms));
+        clients.end_handshake(key);
+        self.process_input(key);
     }
 
     /// Reads and discards input of a lingering client.
@@ -109,10 +150,16 @@ impl<L: Listener> Service<L> {
         input: &mut Option<Box<ReadBuffer>>,
     ) -> io::Result<(usize, Pause)> {
         let client = self.io.clients.expect_mut(key);
-        let Input::Bytes(length) = client.read(read_buf)? else {
+        let is_streaming = matches!(client.state(), State::Streaming(_));
+        let result = client.read(read_buf);
+        let steps = client.socket.take_steps();
+        if steps > 0 {
+            self.io.clients.budget.charge_socket(steps);
+        }
+        let Input::Bytes(length) = result? else {
             return Ok((0, Pause::NeedData));
         };
-        if matches!(client.state(), State::Streaming(_)) {
+        if is_streaming {
             self.io.on_stream_input(key);
         }
         self.io.clients.budget.charge_read(length);

@@ -49,3 +49,4 @@ pub use limits::{
 pub use listener::{Listener, ListenerKind};
 pub use service::{InitialHub, NextWake, Service};
 pub use socket::Socket;
+pub use transfer::Transfer;

@@ -15,7 +15,7 @@ use super::listener::Listener;
 use super::phase::Phase;
 use crate::api::{Api, ChallengeFiles, Error, Transport};
 use crate::hub::{Hub, Key, Millis, Now, ResumeBatch, whole_ms};
-use crate::metrics::ProcessStats;
+use crate::metrics::{ProcessStats, TlsStats};
 use crate::options::Options;
 
 /// Error for a client whose request exceeds the memory limit.
@@ -197,6 +197,11 @@ impl<L: Listener> Service<L> {
         self.io.metrics.process = Some(Box::new(stats));
     }
 
+    /// Makes the metrics page show the values of TLS that `stats` reads.
+    pub fn track_tls(&mut self, stats: impl FnMut() -> TlsStats + 'static) {
+        self.io.metrics.tls = Some(Box::new(stats));
+    }
+
     /// Counts the time that a turn took, for the metrics.
     pub fn count_turn(&mut self, nanos: u64) {
         self.io.metrics.turns.add(nanos);
@@ -272,7 +277,12 @@ impl<L: Listener> Service<L> {
                 }
             }
             State::Streaming(_) => self.dispatch_to_stream(key, event),
-            State::Reading | State::Lingering => self.process_input(key),
+            State::Reading | State::Lingering => {
+                if event.is_writable {
+                    client.flush_socket();
+                }
+                self.process_input(key);
+            }
         }
         self.enforce_memory_limit(key);
     }
@@ -326,6 +336,8 @@ impl<L: Listener> Service<L> {
                 continue;
             }
             match client.state() {
+                // Also if the server has deferred it: the first work to shed under overload.
+                State::Reading if client.is_handshaking => self.close(key),
                 // The server has deferred the work: the client is not to blame.
                 State::Reading | State::Writing(_) if client.has_deferred_work() => {
                     self.io.clients.set_deadline(key, now.mono.after(1));

@@ -11,7 +11,7 @@ use super::run_queue::Weight;
 use super::service::Service;
 use super::stream_state::{Backlog, HeldFrame, StreamState};
 use super::write_queue::Flush;
-use crate::api::{Context, FrameHandled, Payload, RequestSource, Stream, Transport, WebSocket};
+use crate::api::{Context, FrameHandled, Payload, Stream, Transport, WebSocket};
 use crate::http::{self, CloseCode, Frame, Opcode, Persistence};
 use crate::hub::{Key, Millis, ReaderKey, ResumeBatch};
 
@@ -128,7 +128,7 @@ impl<L: Listener> Service<L> {
     fn handle_message(&mut self, key: Key, text: &str) {
         let Self { io: ClientIo { clients, api, now, response, .. }, hub, .. } = self;
         let (client, stream) = clients.stream_mut(key).expect("the caller has checked the state");
-        let source = RequestSource { address: client.address, is_proxy: client.is_proxy };
+        let source = client.request_source();
         let is_waiting = stream.is_waiting();
         let waited = client.waited.take();
         let mut socket = WebSocket { reader: &mut stream.reader, stream: &mut stream.stream };

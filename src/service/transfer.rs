@@ -14,10 +14,24 @@ use crate::hub::Key;
 const DRAINING: Error =
     Error::OverCapacity("the server is being replaced by a new process; retry at once");
 
+/// Outcome of handing over one client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transfer {
+    /// The other process has it, or it is lost.
+    Done,
+    /// It is in the handshake of TLS, or has to be sent the rest of a record.
+    Later,
+}
+
 impl<L: Listener> Service<L> {
     /// Hands over the clients that are between two requests. Calls `transfer` with the socket of
-    /// each client, and the bytes of its next request that were already read.
-    pub fn transfer_clients(&mut self, mut transfer: impl FnMut(&L::Socket, &[u8])) {
+    /// each client, and the bytes of its next request that were already read. A client for which it
+    /// returns [`Transfer::Later`] stays until the next call: its socket has something to do
+    /// before.
+    pub fn transfer_clients(
+        &mut self,
+        mut transfer: impl FnMut(&mut L::Socket, &[u8]) -> Transfer,
+    ) {
         for key in self.io.clients.keys() {
             let client = self.io.clients.expect_mut(key);
             match (client.state(), &client.input) {
@@ -30,8 +44,10 @@ impl<L: Listener> Service<L> {
                     self.fail_request(key, DRAINING);
                 }
                 (State::Reading, input) => {
-                    transfer(&client.socket, input.as_ref().map_or(&[], |input| &input.bytes));
-                    self.io.clients.remove(key);
+                    let input = input.as_ref().map_or(&[][..], |input| &input.bytes);
+                    if transfer(&mut client.socket, input) == Transfer::Done {
+                        self.io.clients.remove(key);
+                    }
                 }
                 _ => {}
             }

@@ -1,11 +1,14 @@
 //! One TCP connection, with the bytes that came and were not asked for yet.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, Stream};
 use support::http::{Head, Params, form, request, target};
 
 use super::response::{Response, framing_of};
@@ -14,6 +17,8 @@ use super::wait::GUARD;
 
 pub struct Client {
     stream: TcpStream,
+    /// `None` for plain HTTP.
+    tls: Option<Box<ClientConnection>>,
     received: Vec<u8>,
 }
 
@@ -43,9 +48,49 @@ impl Client {
         Self::over(stream_from(from, None, address))
     }
 
+    /// Connects with TLS to a server of this name. The handshake begins with the first bytes.
+    #[track_caller]
+    pub fn connect_tls(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> Self {
+        Self::connect(address).with_tls(config, name)
+    }
+
+    /// Begins to speak TLS.
+    #[track_caller]
+    pub fn with_tls(self, config: &Arc<ClientConfig>, name: &str) -> Self {
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let tls = ClientConnection::new(Arc::clone(config), name).expect("a configuration");
+        Self { tls: Some(Box::new(tls)), ..self }
+    }
+
+    /// Completes the handshake.
+    #[track_caller]
+    pub fn shake_hands(&mut self) {
+        let error = self.try_shake_hands().err();
+        assert!(error.is_none(), "a handshake: {error:?}");
+    }
+
+    /// Completes the handshake, unless the server refuses it.
+    pub fn try_shake_hands(&mut self) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(GUARD)).expect("a timeout of reads");
+        let tls = self.tls.as_mut().expect("a client with TLS");
+        while tls.is_handshaking() {
+            tls.complete_io(&mut self.stream)?;
+        }
+        Ok(())
+    }
+
+    pub fn tls(&mut self) -> &mut ClientConnection {
+        self.tls.as_mut().expect("a client with TLS")
+    }
+
+    /// Gives up the connection for its socket.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     fn over(stream: TcpStream) -> Self {
         stream.set_write_timeout(Some(GUARD)).expect("a timeout of writes");
-        Self { stream, received: Vec::new() }
+        Self { stream, tls: None, received: Vec::new() }
     }
 
     /// Sends bytes as they are.
@@ -57,7 +102,12 @@ impl Client {
     /// Sends to a server that may have closed already.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         secrets::keep_request(bytes.as_ref());
-        self.stream.write_all(bytes.as_ref()).is_ok()
+        match &mut self.tls {
+            None => self.stream.write_all(bytes.as_ref()).is_ok(),
+            Some(tls) => {
+                Stream::new(&mut **tls, &mut self.stream).write_all(bytes.as_ref()).is_ok()
+            }
+        }
     }
 
     #[track_caller]
@@ -182,7 +232,11 @@ impl Client {
             let left = deadline.saturating_duration_since(Instant::now());
             let left = Some(left.max(Duration::from_millis(1)));
             self.stream.set_read_timeout(left).expect("a timeout of reads");
-            match self.stream.read(&mut buffer) {
+            let result = match &mut self.tls {
+                None => self.stream.read(&mut buffer),
+                Some(tls) => Stream::new(&mut **tls, &mut self.stream).read(&mut buffer),
+            };
+            match result {
                 Ok(0) => return Some(Came::End),
                 Ok(length) => {
                     self.received.extend_from_slice(&buffer[..length]);

@@ -19,6 +19,7 @@ mod running;
 mod secrets;
 mod server;
 mod socket;
+mod tls;
 mod unix;
 mod wait;
 
@@ -37,5 +38,6 @@ pub use server::{Finished, Server, command, has_journal, run, run_with};
 pub use socket::{Frame, Socket, handshake};
 pub use support::http::{Params, request, target};
 pub use support::ws::{CLOSE, HANDSHAKE, PING, PONG, TEXT, client_frame as masked};
+pub use tls::{ECDSA, Pair, RSA, text, trusting};
 pub use unix::{ask_at, get_at};
 pub use wait::{GUARD, is_full, now_ms, until};

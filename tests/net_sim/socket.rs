@@ -83,7 +83,7 @@ impl Write for SimSocket {
 }
 
 impl Socket for SimSocket {
-    fn shut_down_writing(&self) -> io::Result<()> {
+    fn shut_down_writing(&mut self) -> io::Result<()> {
         let mut net = self.net.borrow_mut();
         net.call(self.place);
         let link = &mut net.links[self.place];

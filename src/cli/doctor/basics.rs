@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::certificate::ServerCertificate;
 use super::check_result::CheckResult;
 use super::fix::{Fix, Proxy};
 use super::target::{
@@ -27,10 +28,16 @@ pub(super) fn tls(target: &mut Target) -> Option<CheckResult> {
     let mut client = target.client();
     let Err(error) = client.call(&Request::get("/health"), RESPONSE_TIMEOUT) else {
         let version = client.tls_version().unwrap_or_else(|| "TLS".to_owned());
-        let text = format!("{version} with a certificate that this machine trusts");
+        let mut text = format!("{version} with a certificate that this machine trusts");
         let is_old = matches!(version.as_str(), "TLSv1" | "TLSv1.1" | "SSLv3");
+        let (certificate, now) = (ServerCertificate::get(host), SystemTime::now());
+        if let Some(certificate) = &certificate {
+            text = format!("{text}: {}", certificate.describe(now));
+        }
         return Some(if is_old {
             CheckResult::warn(text, Fix::OldTls)
+        } else if certificate.is_some_and(|certificate| certificate.is_overdue(now)) {
+            CheckResult::warn(text, Fix::RenewalOverdue)
         } else {
             CheckResult::ok(text)
         });
@@ -127,13 +134,12 @@ pub(super) fn direct(target: &Target) -> CheckResult {
         return CheckResult::skip("there is no direct port");
     };
     match &target.server.scheme {
-        Scheme::Https(_) => return CheckResult::skip("https pages do not use the direct port"),
-        Scheme::Http(host) if host.port == port => {
+        Scheme::Http(host) | Scheme::Https(host) if host.port == port => {
             return CheckResult::ok("this is the direct port");
         }
         _ => {}
     }
-    let response = Client::new(server.clone(), Verify::Yes)
+    let response = Client::new(server.clone(), target.verify)
         .call(&Request::get("/image-test"), RESPONSE_TIMEOUT);
     match response {
         Ok(response) if response.head.status == 200 && response.body.starts_with(b"GIF8") => {
@@ -143,6 +149,10 @@ pub(super) fn direct(target: &Target) -> CheckResult {
             format!("{server} answers /image-test with {}, and no image", response.head.status),
             Fix::DirectPortClosed,
         ),
+        // It is for servers without a proxy in front of their certificates.
+        Err(_) if matches!(target.server.scheme, Scheme::Https(_)) => {
+            CheckResult::skip(format!("{server} does not answer: no TLS without a proxy"))
+        }
         Err(error) => CheckResult::warn(format!("{server}: {error}"), Fix::DirectPortClosed),
     }
 }

@@ -7,6 +7,7 @@
 //! With `--admin`, it checks a node of a cluster instead, by its admin listener.
 
 mod basics;
+mod certificate;
 mod check_result;
 mod fix;
 mod long_poll;

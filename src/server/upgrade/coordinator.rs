@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
-use super::predecessor::{Predecessor, TransferStatus};
-use super::successor::{DRAIN_SPREAD_MS, Successor, TransferredListener};
+use super::predecessor::{Predecessor, ReceivedClient, TransferStatus};
+use super::successor::{Continued, DRAIN_SPREAD_MS, Successor, TransferredListener};
 use crate::hub::Millis;
 use crate::server::clustering::ClusterSockets;
 use crate::server::event_source::EventSource;
@@ -16,7 +16,8 @@ use crate::server::listener::OsListener;
 use crate::server::os_socket::OsSocket;
 use crate::server::start_error::StartError;
 use crate::server::systemd::{Notification, Systemd};
-use crate::service::{Listener, Service};
+use crate::server::tls::{ClientSocket, ServerTls};
+use crate::service::{Listener, Service, Socket, Transfer};
 
 /// Time in which the successor must say hello. It is killed after that.
 const START_TIMEOUT_MS: u64 = 10_000;
@@ -65,16 +66,25 @@ impl UpgradeCoordinator {
         &mut self,
         service: &mut Service<OsListener>,
         registry: &Registry,
+        tls: Option<&ServerTls>,
     ) {
         let Some(predecessor) = &mut self.predecessor else { return };
-        let status = predecessor.receive_clients(|fd, input| match OsSocket::from_fd(fd) {
-            Ok((socket, address)) => {
-                service.adopt_client(socket, address, input, |socket, key| {
-                    socket.register(registry, EventSource::Client(key).token())
-                });
-            }
-            // The peer has closed the connection meanwhile.
-            Err(error) => log::debug!("transferred client is gone: {error}"),
+        let status = predecessor.receive_clients(|ReceivedClient { fd, input, tls: state }| {
+            let (socket, address) = match OsSocket::from_fd(fd) {
+                Ok(client) => client,
+                // The peer has closed the connection meanwhile.
+                Err(error) => return log::debug!("transferred client is gone: {error}"),
+            };
+            let socket = match state {
+                None => Some(ClientSocket::plain(socket)),
+                Some(state) => tls.and_then(|tls| tls.adopt(socket, &state)),
+            };
+            let Some(socket) = socket else {
+                return log::warn!("cannot continue TLS of a transferred client");
+            };
+            service.adopt_client(socket, address, input, |socket, key| {
+                socket.inner_mut().register(registry, EventSource::Client(key).token())
+            });
         });
         if status == TransferStatus::Done {
             self.predecessor = None;
@@ -118,6 +128,7 @@ impl UpgradeCoordinator {
         service: &mut Service<OsListener>,
         journal: Option<&JournalHandle>,
         cluster: Option<&ClusterSockets>,
+        tls: Option<&ServerTls>,
         systemd: &Systemd,
     ) {
         let Some(PendingUpgrade { successor, .. }) = &mut self.successor else { return };
@@ -141,7 +152,11 @@ impl UpgradeCoordinator {
         };
         let listeners: Vec<_> = service.listeners().map(to_transfer).collect();
         let (hub, now) = service.hub();
-        let mut result = successor.send_state(&listeners, cluster_log.as_deref(), hub, now);
+        let continued = Continued {
+            cluster_log: cluster_log.as_deref(),
+            ticket_keys: tls.map(ServerTls::ticket_keys),
+        };
+        let mut result = successor.send_state(&listeners, &continued, hub, now);
         if result.is_ok() {
             // The successor opens the journal when it may serve. The log of a cluster has no owner.
             if journal.is_some() {
@@ -181,10 +196,16 @@ impl UpgradeCoordinator {
             }
             return;
         }
-        service.transfer_clients(|socket: &OsSocket, input| {
-            if let Err(error) = successor.send_client(socket.as_fd(), input) {
+        service.transfer_clients(|socket: &mut ClientSocket, input| {
+            let tls = socket.export();
+            if socket.is_tls() && tls.is_none() {
+                return Transfer::Later;
+            }
+            let fd = socket.inner().as_fd();
+            if let Err(error) = successor.send_client(fd, input, tls.as_deref()) {
                 log::warn!("client transfer failed: {error}");
             }
+            Transfer::Done
         });
     }
 

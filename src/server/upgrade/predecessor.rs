@@ -11,7 +11,7 @@ use rustix::stdio;
 
 use super::protocol::{Message, UPGRADE_ENV, UpgradeSocket, malformed};
 use crate::hub::{Config, Hub, Now};
-use crate::options::{ListenAddr, NAME_AND_VERSION};
+use crate::options::{ListenAddr, NAME_AND_VERSION, TLS_PREFIX};
 use crate::server::clustering::ClusterLogState;
 use crate::service::ListenerKind;
 use crate::snapshot::{self, LoadError};
@@ -23,6 +23,8 @@ pub(in crate::server) struct Predecessor {
     listeners: Vec<InheritedListener>,
     /// What this process continues the log of the cluster with.
     cluster_log: Option<ClusterLogState>,
+    /// Keys of the tickets of TLS.
+    ticket_keys: Option<Vec<u8>>,
 }
 
 /// A listening socket of the predecessor.
@@ -37,10 +39,20 @@ struct InheritedListener {
 enum Received {
     Listener(InheritedListener),
     ClusterLog(ClusterLogState),
+    TicketKeys(Vec<u8>),
     State,
-    Client(OwnedFd, Vec<u8>),
+    Client(ReceivedClient),
     Go,
     Unexpected,
+}
+
+/// A client of the predecessor.
+pub(super) struct ReceivedClient {
+    pub(super) fd: OwnedFd,
+    /// What arrived of its next request.
+    pub(super) input: Vec<u8>,
+    /// What its socket has exported, if it speaks TLS.
+    pub(super) tls: Option<Vec<u8>>,
 }
 
 impl Received {
@@ -55,9 +67,11 @@ impl Received {
                     Self::Listener(InheritedListener { kind, address, is_activated, fd })
                 })
             }
-            Message::Client { bytes } => {
-                fds.pop_front().map_or(Self::Unexpected, |fd| Self::Client(fd, bytes.to_vec()))
-            }
+            Message::Client { bytes, tls } => fds.pop_front().map_or(Self::Unexpected, |fd| {
+                let (input, tls) = (bytes.to_vec(), tls.map(|state| state.to_vec()));
+                Self::Client(ReceivedClient { fd, input, tls })
+            }),
+            Message::TicketKeys { bytes } => Self::TicketKeys(bytes.to_vec()),
             Message::ClusterLog { bytes } => {
                 ClusterLogState::decode(bytes).map_or(Self::Unexpected, Self::ClusterLog)
             }
@@ -79,7 +93,8 @@ impl Predecessor {
         let socket = UnixStream::from(stdio::stdin().try_clone_to_owned()?);
         stdio::dup2_stdin(File::open("/dev/null")?)?;
         let socket = UpgradeSocket::with_timeouts(socket)?;
-        Ok(Some(Self { socket, listeners: Vec::new(), cluster_log: None }))
+        let listeners = Vec::new();
+        Ok(Some(Self { socket, listeners, cluster_log: None, ticket_keys: None }))
     }
 
     /// Says hello, then receives the listeners and the hub. `unix_ms` is the present time.
@@ -97,8 +112,9 @@ impl Predecessor {
             match self.socket.recv(Received::from_message)? {
                 Received::Listener(listener) => self.listeners.push(listener),
                 Received::ClusterLog(state) => self.cluster_log = Some(state),
+                Received::TicketKeys(keys) => self.ticket_keys = Some(keys),
                 Received::State => break,
-                Received::Client(..) | Received::Go | Received::Unexpected => {
+                Received::Client(_) | Received::Go | Received::Unexpected => {
                     return Err(malformed());
                 }
             }
@@ -116,6 +132,11 @@ impl Predecessor {
         self.cluster_log.take()
     }
 
+    /// Takes the keys of the tickets of TLS, if the predecessor had certificates.
+    pub(in crate::server) fn take_ticket_keys(&mut self) -> Option<Vec<u8>> {
+        self.ticket_keys.take()
+    }
+
     /// Takes the predecessor's listener for this address, if it had one.
     pub(in crate::server) fn take_listener(
         &mut self,
@@ -128,10 +149,12 @@ impl Predecessor {
         Some(self.listeners.swap_remove(index).fd)
     }
 
-    /// Takes the listeners of socket activation, passed to the predecessor or to one before it.
-    pub(in crate::server) fn take_activated(&mut self) -> Vec<(ListenerKind, OwnedFd)> {
+    /// Takes the listeners of socket activation, passed to the predecessor or to one before it:
+    /// kind, whether the clients speak TLS, and descriptor.
+    pub(in crate::server) fn take_activated(&mut self) -> Vec<(ListenerKind, bool, OwnedFd)> {
         let activated = self.listeners.extract_if(.., |listener| listener.is_activated);
-        activated.map(|listener| (listener.kind, listener.fd)).collect()
+        let is_tls = |listener: &InheritedListener| listener.address.starts_with(TLS_PREFIX);
+        activated.map(|listener| (listener.kind, is_tls(&listener), listener.fd)).collect()
     }
 
     /// Reports that this process can serve, and waits until it may. If the predecessor has exited,
@@ -163,12 +186,12 @@ impl Predecessor {
     /// Receives the clients that have arrived, each with what arrived of its next request.
     pub(super) fn receive_clients(
         &mut self,
-        mut adopt: impl FnMut(OwnedFd, Vec<u8>),
+        mut adopt: impl FnMut(ReceivedClient),
     ) -> TransferStatus {
         loop {
             while let Ok(Some(received)) = self.socket.try_recv(Received::from_message) {
-                if let Received::Client(fd, input) = received {
-                    adopt(fd, input);
+                if let Received::Client(client) = received {
+                    adopt(client);
                 }
             }
             match self.socket.fill() {

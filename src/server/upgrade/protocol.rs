@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use minicbor::bytes::ByteSlice;
 use minicbor::{Decode, Encode};
 use rustix::io::retry_on_intr;
 use rustix::net::{
@@ -67,11 +68,20 @@ pub(super) enum Message<'a> {
     Client {
         #[cbor(b(0), with = "minicbor::bytes")]
         bytes: &'a [u8],
+        /// State of a client that speaks TLS: its keys. Empty before its handshake.
+        #[b(1)]
+        tls: Option<&'a ByteSlice>,
     },
     /// What the successor continues the log of the cluster with. Comes before the state, if there
     /// is a cluster.
     #[n(6)]
     ClusterLog {
+        #[cbor(b(0), with = "minicbor::bytes")]
+        bytes: &'a [u8],
+    },
+    /// Keys of the tickets of TLS. Comes before the state, if there are certificates.
+    #[n(7)]
+    TicketKeys {
         #[cbor(b(0), with = "minicbor::bytes")]
         bytes: &'a [u8],
     },
@@ -265,7 +275,8 @@ mod tests {
         let (mut peer, client) = UnixStream::pair().unwrap();
         sender.send(&Message::State, None).unwrap();
         sender.write_all(b"state").unwrap();
-        sender.send(&Message::Client { bytes: b"GET" }, Some(client.as_fd())).unwrap();
+        let tls = Some(b"keys"[..].into());
+        sender.send(&Message::Client { bytes: b"GET", tls }, Some(client.as_fd())).unwrap();
         sender.send(&Message::Go, None).unwrap();
         drop((sender, client));
         receiver.recv(|message, _| assert!(matches!(message, Message::State))).unwrap();
@@ -273,7 +284,9 @@ mod tests {
         receiver.read_exact(&mut state).unwrap();
         assert_eq!(&state, b"state");
         let fd = receiver.recv(|message, fds| match message {
-            Message::Client { bytes: b"GET" } => fds.pop_front().unwrap(),
+            Message::Client { bytes: b"GET", tls: Some(tls) } if **tls == *b"keys" => {
+                fds.pop_front().unwrap()
+            }
             _ => panic!("another message"),
         });
         UnixStream::from(fd.unwrap()).write_all(b"same client").unwrap();

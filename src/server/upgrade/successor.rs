@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
+use minicbor::bytes::ByteSlice;
+
 use super::protocol::{Message, UPGRADE_ENV, UpgradeSocket, malformed};
 use crate::hub::{Hub, Now};
 use crate::options::ListenAddr;
@@ -36,6 +38,14 @@ pub(super) struct TransferredListener<'a> {
     /// Opened by socket activation: no option names it.
     pub(super) is_activated: bool,
     pub(super) fd: BorrowedFd<'a>,
+}
+
+/// What the successor continues with, besides the hub.
+pub(super) struct Continued<'a> {
+    /// State of the log of the cluster, if there is one.
+    pub(super) cluster_log: Option<&'a [u8]>,
+    /// Keys of the tickets of TLS, if there are certificates. They are secret.
+    pub(super) ticket_keys: Option<Vec<u8>>,
 }
 
 impl Successor {
@@ -82,7 +92,7 @@ impl Successor {
     pub(super) fn send_state(
         &mut self,
         listeners: &[TransferredListener<'_>],
-        cluster_log: Option<&[u8]>,
+        continued: &Continued<'_>,
         hub: &Hub,
         now: Now,
     ) -> io::Result<()> {
@@ -98,8 +108,11 @@ impl Successor {
             };
             self.socket.send(&message, Some(listener.fd))?;
         }
-        if let Some(bytes) = cluster_log {
+        if let Some(bytes) = continued.cluster_log {
             self.socket.send(&Message::ClusterLog { bytes }, None)?;
+        }
+        if let Some(bytes) = &continued.ticket_keys {
+            self.socket.send(&Message::TicketKeys { bytes }, None)?;
         }
         self.socket.send(&Message::State, None)?;
         let mut out = io::BufWriter::new(&mut self.socket);
@@ -119,12 +132,19 @@ impl Successor {
     }
 
     /// Transfers a client that is between two requests. `input` is what arrived of its next one.
+    /// `tls` is what its socket has exported, if it speaks TLS.
     ///
     /// # Errors
     ///
     /// The socket's error.
-    pub(super) fn send_client(&mut self, client: BorrowedFd<'_>, input: &[u8]) -> io::Result<()> {
-        self.socket.send(&Message::Client { bytes: input }, Some(client))
+    pub(super) fn send_client(
+        &mut self,
+        client: BorrowedFd<'_>,
+        input: &[u8],
+        tls: Option<&[u8]>,
+    ) -> io::Result<()> {
+        let tls = tls.map(<&ByteSlice>::from);
+        self.socket.send(&Message::Client { bytes: input, tls }, Some(client))
     }
 
     /// Kills the process, which does not serve yet and must not start to.

@@ -1,0 +1,410 @@
+//! The record layer of TLS 1.3 (RFC 8446, section 5): plaintext to sealed records and back.
+//!
+//! [`Traffic`] has everything that a connection needs once its handshake is over. Two rules keep it
+//! safe, and each has one place:
+//!
+//! - **A nonce is used once for a key.** A nonce is the IV of a key XOR a sequence number (section
+//!   5.3). Only [`Sealer::next_nonce`] makes nonces for sealing. It increments the number before it
+//!   returns the nonce, and nothing else writes the number but [`Traffic::advance_sending`], which
+//!   replaces the key in the same step. `Traffic` has no `Clone`; an export consumes it. So the
+//!   numbers of a key increase strictly, also across processes. A record that was sealed and not
+//!   sent is kept as it is, and never sealed again.
+//! - **A key seals [`RECORDS_MAX`] records at most** (section 5.5). Then the next traffic secret
+//!   takes its place, and the client is told by a `KeyUpdate` message.
+//!
+//! Opening needs no such care: a number that is used twice fails the check of the tag. A record
+//! that fails it gives no plaintext, and the connection is over.
+
+use ring::aead::{Aad, LessSafeKey, Nonce};
+
+use super::alert::Alert;
+use super::suite::{IV_BYTES, SECRET_BYTES_MAX, Suite, TAG_BYTES};
+
+/// Length of a record's header: type, version, length.
+pub(super) const HEADER_BYTES: usize = 5;
+
+/// Most plaintext of one record (RFC 8446, section 5.1).
+pub const PLAINTEXT_BYTES_MAX: usize = 1 << 14;
+
+/// Most ciphertext of one record (RFC 8446, section 5.2).
+const CIPHERTEXT_BYTES_MAX: usize = PLAINTEXT_BYTES_MAX + 256;
+
+/// Longest record that a client may send.
+pub const RECORD_BYTES_MAX: usize = HEADER_BYTES + CIPHERTEXT_BYTES_MAX;
+
+/// Bytes of a sealed record in addition to its plaintext: header, inner type, tag.
+pub const OVERHEAD_BYTES: usize = HEADER_BYTES + 1 + TAG_BYTES;
+
+/// Records that a key may seal. RFC 8446, section 5.5 allows AES-GCM 2^24.5. The other
+/// cipher needs no limit, and has the same one.
+const RECORDS_MAX: u32 = Count::MAX;
+
+/// Number of a key's last record: only a `KeyUpdate` or an alert may have it.
+const LAST_RECORD: u32 = RECORDS_MAX - 1;
+
+/// Types of records, and of the plaintext in them (RFC 8446, section 5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ContentType {
+    /// Close of a connection, or an error.
+    Alert = 21,
+    /// Handshake messages: after the handshake only `KeyUpdate`.
+    Handshake = 22,
+    /// Application data. Every sealed record has this as its outer type.
+    ApplicationData = 23,
+}
+
+/// A number of records, in three bytes: a waiting reader has two of these.
+#[derive(Clone, Copy)]
+struct Count([u8; 3]);
+
+impl Count {
+    const ZERO: Self = Self([0; 3]);
+    const MAX: u32 = (1 << 24) - 1;
+
+    /// `None` above [`Count::MAX`].
+    fn new(number: u32) -> Option<Self> {
+        let [0, bytes @ ..] = number.to_be_bytes() else { return None };
+        Some(Self(bytes))
+    }
+
+    fn get(self) -> u32 {
+        let [high, middle, low] = self.0;
+        u32::from_be_bytes([0, high, middle, low])
+    }
+
+    fn next(self) -> Option<Self> {
+        Self::new(self.get() + 1)
+    }
+}
+
+/// Two secrets of SHA-384, or two of SHA-256 with a key and an IV.
+const MATERIAL_BYTES: usize = 2 * SECRET_BYTES_MAX;
+
+/// Secrets, keys and sequence numbers of a connection after its handshake.
+///
+/// A waiting reader holds this, so it is small: 92 bytes of secrets with AES-128. The key and the
+/// IV for sending are kept, since a delivery is one record for each of a thousand clients; those
+/// for receiving are derived for each read, which is a small part of the cost of a request. The
+/// other suites, which hardly any client uses, derive both.
+pub struct Traffic {
+    /// The secret for sending and the one for receiving. With AES-128, the key and the IV for
+    /// sending follow.
+    material: [u8; MATERIAL_BYTES],
+    /// Records sealed with the present key for sending: the number of the next one.
+    sealed: Count,
+    /// Records opened with the present key for receiving: the number of the next one.
+    opened: Count,
+    suite: Suite,
+    /// The client has asked for a `KeyUpdate`. It goes before the next application data (RFC 8446,
+    /// section 4.6.3).
+    owes_key_update: bool,
+}
+
+/// What a connection begins with after its handshake.
+pub(super) struct TrafficParts<'a> {
+    pub(super) suite: Suite,
+    /// Each secret has [`Suite::secret_bytes`].
+    pub(super) send_secret: &'a [u8],
+    pub(super) receive_secret: &'a [u8],
+    /// Numbers of the next records, less than 2^24.
+    pub(super) sealed: u64,
+    pub(super) opened: u64,
+}
+
+impl Traffic {
+    /// `None` if a secret or a number is not as [`TrafficParts`] says.
+    pub(super) fn new(parts: &TrafficParts) -> Option<Self> {
+        let TrafficParts { suite, send_secret, receive_secret, sealed, opened } = *parts;
+        let sealed = Count::new(u32::try_from(sealed).ok()?)?;
+        let opened = Count::new(u32::try_from(opened).ok()?)?;
+        let length = suite.secret_bytes();
+        if send_secret.len() != length || receive_secret.len() != length {
+            return None;
+        }
+        let mut material = [0; MATERIAL_BYTES];
+        material[..length].copy_from_slice(send_secret);
+        material[length..2 * length].copy_from_slice(receive_secret);
+        let mut traffic = Self { material, sealed, opened, suite, owes_key_update: false };
+        traffic.keep_send_key();
+        Some(traffic)
+    }
+
+    /// Returns the cipher suite.
+    #[must_use]
+    pub fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    /// Splits what is secret: the secret for sending, the one for receiving, the kept key and IV.
+    fn split(&mut self) -> (&mut [u8], &mut [u8], &mut [u8]) {
+        let length = self.suite.secret_bytes();
+        let (send, rest) = self.material.split_at_mut(length);
+        let (receive, kept) = rest.split_at_mut(length);
+        (send, receive, kept)
+    }
+
+    /// Derives the key and the IV for sending, if this suite keeps them.
+    fn keep_send_key(&mut self) {
+        let suite = self.suite;
+        if suite == Suite::Aes128Gcm {
+            let (secret, _, kept) = self.split();
+            let mut iv = [0; IV_BYTES];
+            let (key, kept_iv) = kept.split_at_mut(suite.key_bytes());
+            suite.derive(secret, key, &mut iv);
+            kept_iv[..IV_BYTES].copy_from_slice(&iv);
+        }
+    }
+
+    /// Makes the key for sending ready for use.
+    fn prepare_send_key(&mut self) -> (LessSafeKey, [u8; IV_BYTES]) {
+        let suite = self.suite;
+        let (secret, _, kept) = self.split();
+        if suite != Suite::Aes128Gcm {
+            return suite.prepare_from(secret);
+        }
+        let (key, rest) = kept.split_at(suite.key_bytes());
+        let iv = rest[..IV_BYTES].try_into().expect("the length of an IV");
+        (suite.prepare(key), iv)
+    }
+
+    /// Replaces the secret and the key for sending. Only here the number of sealed records begins
+    /// again, for a key that has sealed none.
+    fn advance_sending(&mut self) {
+        let suite = self.suite;
+        suite.advance(self.split().0);
+        self.sealed = Count::ZERO;
+        self.keep_send_key();
+    }
+
+    /// Replaces the secret for receiving.
+    fn advance_receiving(&mut self) {
+        let suite = self.suite;
+        suite.advance(self.split().1);
+        self.opened = Count::ZERO;
+    }
+
+    /// Makes the key for sending ready for some records.
+    pub fn sealer(&mut self) -> Sealer<'_> {
+        let (key, iv) = self.prepare_send_key();
+        Sealer { traffic: self, key, iv }
+    }
+
+    /// Makes the key for receiving ready for some records.
+    pub fn opener(&mut self) -> Opener<'_> {
+        let suite = self.suite;
+        let (key, iv) = suite.prepare_from(self.split().1);
+        Opener { traffic: self, key, iv }
+    }
+
+    /// Encodes the connection for another process: the number of the suite, whether a `KeyUpdate`
+    /// is owed, both sequence numbers, both secrets. Consumes it, so that no key is used on both
+    /// sides.
+    #[must_use]
+    pub fn export(self) -> Vec<u8> {
+        let mut bytes = vec![self.suite as u8, u8::from(self.owes_key_update)];
+        bytes.extend_from_slice(&self.sealed.0);
+        bytes.extend_from_slice(&self.opened.0);
+        bytes.extend_from_slice(&self.material[..2 * self.suite.secret_bytes()]);
+        bytes
+    }
+
+    /// Decodes what [`Traffic::export`] has encoded. `None` if it is something else.
+    #[must_use]
+    pub fn import(bytes: &[u8]) -> Option<Self> {
+        let (&[suite, owes_key_update], bytes) = bytes.split_first_chunk::<2>()?;
+        let (sealed, bytes) = bytes.split_first_chunk()?;
+        let (opened, secrets) = bytes.split_first_chunk()?;
+        let suite = Suite::from_number(suite)?;
+        let (send_secret, receive_secret) = secrets.split_at_checked(suite.secret_bytes())?;
+        let [sealed, opened] = [*sealed, *opened].map(|bytes| u64::from(Count(bytes).get()));
+        let mut traffic =
+            Self::new(&TrafficParts { suite, send_secret, receive_secret, sealed, opened })?;
+        traffic.owes_key_update = owes_key_update == 1;
+        (owes_key_update <= 1).then_some(traffic)
+    }
+}
+
+/// The key of a connection for sending, ready for use.
+pub struct Sealer<'a> {
+    traffic: &'a mut Traffic,
+    key: LessSafeKey,
+    iv: [u8; IV_BYTES],
+}
+
+impl Sealer<'_> {
+    /// Appends `data` to `out` as one record of application data, after a `KeyUpdate` if one is
+    /// owed or if the key has sealed enough records. `data` has [`PLAINTEXT_BYTES_MAX`] at most.
+    pub fn seal(&mut self, data: &[u8], out: &mut Vec<u8>) {
+        if self.traffic.owes_key_update || self.traffic.sealed.get() >= LAST_RECORD {
+            self.update_key(out);
+        }
+        self.seal_as(ContentType::ApplicationData, data, out);
+    }
+
+    /// Appends an alert to `out`. The connection sends nothing after it.
+    pub fn seal_alert(&mut self, alert: Alert, out: &mut Vec<u8>) {
+        self.seal_as(ContentType::Alert, &alert.encode(), out);
+    }
+
+    /// Appends a `KeyUpdate` that asks for none in return, and replaces the key.
+    fn update_key(&mut self, out: &mut Vec<u8>) {
+        self.seal_as(ContentType::Handshake, &key_update(UPDATE_NOT_REQUESTED), out);
+        self.traffic.owes_key_update = false;
+        self.traffic.advance_sending();
+        (self.key, self.iv) = self.traffic.prepare_send_key();
+    }
+
+    /// Appends one record without padding (RFC 8446, section 5.2).
+    fn seal_as(&mut self, content: ContentType, plaintext: &[u8], out: &mut Vec<u8>) {
+        assert!(plaintext.len() <= PLAINTEXT_BYTES_MAX, "more than a record holds");
+        let start = out.len();
+        let header = header(plaintext.len() + 1 + TAG_BYTES);
+        out.extend_from_slice(&header);
+        out.extend_from_slice(plaintext);
+        out.push(content as u8);
+        let nonce = self.next_nonce();
+        let sealed = &mut out[start + HEADER_BYTES..];
+        let tag = self.key.seal_in_place_separate_tag(nonce, Aad::from(header), sealed);
+        out.extend_from_slice(tag.expect("less than the limit of the cipher").as_ref());
+    }
+
+    /// Makes the nonce of the next record: the only place that makes one for sealing.
+    fn next_nonce(&mut self) -> Nonce {
+        let number = self.traffic.sealed;
+        // A bug of ours would cost all secrecy: rather no service than this one.
+        self.traffic.sealed = number.next().expect("the key has sealed enough records");
+        nonce(self.iv, number)
+    }
+}
+
+/// Header of a sealed record, which is authenticated with it (RFC 8446, section 5.2).
+fn header(length: usize) -> [u8; HEADER_BYTES] {
+    let [high, low] = u16::try_from(length).expect("a record's length").to_be_bytes();
+    [ContentType::ApplicationData as u8, 3, 3, high, low]
+}
+
+/// The IV XOR the sequence number, which is padded on the left (RFC 8446, section 5.3).
+fn nonce(mut iv: [u8; IV_BYTES], Count(number): Count) -> Nonce {
+    for (byte, number) in iv[IV_BYTES - number.len()..].iter_mut().zip(number) {
+        *byte ^= number;
+    }
+    Nonce::assume_unique_for_key(iv)
+}
+
+/// `request_update` of a `KeyUpdate` (RFC 8446, section 4.6.3).
+const UPDATE_NOT_REQUESTED: u8 = 0;
+const UPDATE_REQUESTED: u8 = 1;
+
+/// Length of a `KeyUpdate` message.
+const KEY_UPDATE_BYTES: usize = 5;
+
+/// A `KeyUpdate` message: its type, its length and `request_update`.
+fn key_update(request: u8) -> [u8; KEY_UPDATE_BYTES] {
+    [24, 0, 0, 1, request]
+}
+
+/// Length of the record at the start of `bytes`. `None` if its header is incomplete.
+///
+/// # Errors
+///
+/// An alert for the client if no record of a connection after its handshake begins like this.
+/// That is known from the header alone: nothing is stored for a record that is too long.
+pub(super) fn record_length(bytes: &[u8]) -> Result<Option<usize>, Alert> {
+    let Some((header, _)) = bytes.split_first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+    let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+    if header[0] != ContentType::ApplicationData as u8 {
+        return Err(Alert::UnexpectedMessage);
+    }
+    // The version is not checked (RFC 8446, section 5.1): it is authenticated.
+    if length > CIPHERTEXT_BYTES_MAX {
+        return Err(Alert::RecordOverflow);
+    }
+    Ok(Some(HEADER_BYTES + length))
+}
+
+/// A record that was opened.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// So many bytes of application data, after the header: they may be none.
+    Data(usize),
+    /// The client has replaced its key.
+    KeyUpdate,
+    /// The client sends nothing more (`close_notify`).
+    CloseNotify,
+    /// The client has ended the connection because of an error. Number of the alert.
+    ErrorAlert(u8),
+}
+
+/// The key of a connection for receiving, ready for use.
+pub struct Opener<'a> {
+    traffic: &'a mut Traffic,
+    key: LessSafeKey,
+    iv: [u8; IV_BYTES],
+}
+
+impl Opener<'_> {
+    /// Opens `record` in place: a whole record, as its header says. Application data is left after
+    /// the header.
+    ///
+    /// # Errors
+    ///
+    /// An alert for the client if the record is forged or breaks the protocol. The connection is
+    /// over: nothing that follows can be opened.
+    pub fn open(&mut self, record: &mut [u8]) -> Result<Opened, Alert> {
+        let (header, sealed) = record.split_at_mut(HEADER_BYTES);
+        let header: [u8; HEADER_BYTES] = (&*header).try_into().expect("a header");
+        let number = self.traffic.opened;
+        let opened = self.key.open_in_place(nonce(self.iv, number), Aad::from(header), sealed);
+        let inner = &*opened.map_err(|_| Alert::BadRecordMac)?;
+        if inner.len() > PLAINTEXT_BYTES_MAX + 1 {
+            return Err(Alert::RecordOverflow);
+        }
+        // Zeros after the type are padding (section 5.4). Without a type, the record is invalid.
+        let end = inner.iter().rposition(|byte| *byte != 0).ok_or(Alert::UnexpectedMessage)?;
+        let content = &inner[..end];
+        let next = number.next();
+        self.traffic.opened = next.unwrap_or(number);
+        match inner[end] {
+            // Only a `KeyUpdate` or an alert may have the last number: a client that sends more is
+            // past the limit of section 5.5.
+            _ if next.is_none() && inner[end] == 23 => Err(Alert::UnexpectedMessage),
+            23 => Ok(Opened::Data(content.len())),
+            22 => {
+                let request = parse_key_update(content)?;
+                self.traffic.owes_key_update |= request == UPDATE_REQUESTED;
+                self.traffic.advance_receiving();
+                let suite = self.traffic.suite;
+                (self.key, self.iv) = suite.prepare_from(self.traffic.split().1);
+                Ok(Opened::KeyUpdate)
+            }
+            // The level of an alert says nothing (section 6).
+            21 => match content {
+                [_, 0] => Ok(Opened::CloseNotify),
+                [_, description] => Ok(Opened::ErrorAlert(*description)),
+                _ => Err(Alert::DecodeError),
+            },
+            _ => Err(Alert::UnexpectedMessage),
+        }
+    }
+}
+
+/// Parses the content of a handshake record, which must be one `KeyUpdate`. Returns
+/// `request_update`.
+///
+/// A client may split a message over records, or put several into one (RFC 8446, section 5.1). A
+/// `KeyUpdate` ends its record, as all messages before a change of keys do, and no client splits
+/// these 5 bytes: one that does is refused, so that no connection needs a place for a part.
+fn parse_key_update(content: &[u8]) -> Result<u8, Alert> {
+    match content {
+        [24, 0, 0, 1, request @ (UPDATE_NOT_REQUESTED | UPDATE_REQUESTED)] => Ok(*request),
+        [24, 0, 0, 1, _] => Err(Alert::IllegalParameter),
+        [24, 0, 0, 1, _, ..] => Err(Alert::UnexpectedMessage),
+        [24, 0, 0, length, ..] if *length != 1 => Err(Alert::DecodeError),
+        _ => Err(Alert::UnexpectedMessage),
+    }
+}
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;

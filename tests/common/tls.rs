@@ -1,0 +1,112 @@
+//! Certificates that `openssl` makes, and clients of rustls that trust them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+
+use super::folder::Folder;
+
+/// Kind of a key, as arguments of `openssl`.
+pub const ECDSA: [&str; 3] = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+pub const RSA: [&str; 1] = ["rsa:2048"];
+
+/// Files of a certificate that signs itself.
+pub struct Pair {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+impl Pair {
+    /// Makes a certificate for a name of `test` and for 127.0.0.1, for so many days.
+    #[track_caller]
+    pub fn make(folder: &Folder, file: &str, name: &str, key: &[&str], days: &str) -> Self {
+        let pair = Self::at(folder, file);
+        let mut command = Command::new("openssl");
+        command.args(["req", "-x509", "-days", days]);
+        pair.request(command, key, name);
+        pair
+    }
+
+    /// Makes a certificate with a P-256 key for a month.
+    #[track_caller]
+    pub fn usual(folder: &Folder, name: &str) -> Self {
+        Self::make(folder, name, name, &ECDSA, "30")
+    }
+
+    /// Makes a certificate that has expired yesterday.
+    #[track_caller]
+    pub fn expired(folder: &Folder, name: &str) -> Self {
+        let pair = Self::at(folder, "expired");
+        let mut command = Command::new("openssl");
+        command.arg("req");
+        pair.request(command, &ECDSA, name);
+        let signed = folder.file("signed.pem");
+        let mut command = Command::new("openssl");
+        command.args(["x509", "-req", "-days", "-1", "-copy_extensions", "copy", "-signkey"]);
+        command.arg(&pair.key).arg("-in").arg(&pair.certificate);
+        succeed(command.arg("-out").arg(&signed));
+        fs::rename(signed, &pair.certificate).expect("its name");
+        pair
+    }
+
+    /// Completes a command that makes the key and the certificate, or a request for one.
+    #[track_caller]
+    fn request(&self, mut command: Command, key: &[&str], name: &str) {
+        command.args(["-nodes", "-subj", &format!("/CN={name}.test"), "-newkey"]).args(key);
+        command.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+        command.args(["-addext", &format!("subjectAltName=DNS:{name}.test,IP:127.0.0.1")]);
+        succeed(command.arg("-keyout").arg(&self.key).arg("-out").arg(&self.certificate));
+    }
+
+    pub fn at(folder: &Folder, file: &str) -> Self {
+        Self {
+            certificate: folder.file(&format!("{file}.pem")),
+            key: folder.file(&format!("{file}.key")),
+        }
+    }
+
+    /// Replaces the contents of these files by those of others.
+    #[track_caller]
+    pub fn become_like(&self, other: &Self) {
+        fs::copy(&other.certificate, &self.certificate).expect("a new certificate");
+        fs::copy(&other.key, &self.key).expect("a new key");
+    }
+
+    /// Returns the options for a server with this pair.
+    pub fn options(&self) -> [&str; 4] {
+        ["--tls-cert", text(&self.certificate), "--tls-key", text(&self.key)]
+    }
+
+    pub fn der(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_file(&self.certificate).expect("a certificate in PEM")
+    }
+}
+
+#[track_caller]
+fn succeed(command: &mut Command) {
+    let output = command.output().expect("starting openssl, which this test needs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Returns the configuration of clients that trust these certificates. They share tickets.
+pub fn trusting(pairs: &[&Pair]) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for pair in pairs {
+        roots.add(pair.der()).expect("a certificate");
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_protocol_versions(&[&rustls::version::TLS13]).expect("TLS 1.3");
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
