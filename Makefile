@@ -15,12 +15,13 @@ BLACK_BOX := $(shell grep -l '^mod common;' tests/*.rs)
 # Those of them in which a journal changes the way of a call.
 JOURNAL_TESTS := calls connections conversation crowd endings event_streams history hostile http
 JOURNAL_TESTS += limits malformed metrics parameters reading slow stopping story
-JOURNAL_TESTS += transports upgrade websockets
+JOURNAL_TESTS += transports upgrade websockets feeds rooms moderation
 # Those in which several nodes have to be like one. Of the others with calls, `slow`, `hostile`,
 # `overload` and `metrics` measure one process (memory, descriptors, turns), and `stopping`, `state`
 # and `upgrade` are about its end.
 CLUSTER_TESTS := calls connections crowd endings event_streams files history http jsonp_cors limits
 CLUSTER_TESTS += malformed parameters reading security story transports websockets
+CLUSTER_TESTS += feeds rooms moderation
 # Those that run through nginx and HAProxy in front of three nodes as well, without tests of what a
 # proxy does by itself: it sends requests one by one, takes half a close for a close, answers
 # `Expect`, and decides about upgrades.

@@ -5,6 +5,7 @@
 //! (memory, number of channels) are checked here only; limits of shared state are checked again
 //! when the command is applied.
 
+use super::bans::Address;
 use super::channel_name::ChannelKey;
 use super::command::{Command, Introducing};
 use super::error::Error;
@@ -101,7 +102,8 @@ impl Hub {
         self.check_log(sender, now)?;
         self.await_command(now, lookup, key);
         let from = sender.map(|session| self.sessions[session].number);
-        self.propose(&Command::Write { channel: key.as_str(), from, text });
+        let is_owner = key.is_room_owner().then_some(true);
+        self.propose(&Command::Write { channel: key.as_str(), from, text, is_owner });
         self.begin_call(sender, now);
         Ok(())
     }
@@ -117,6 +119,7 @@ impl Hub {
         key: &ChannelKey<'_>,
         text: &str,
         introducer: &Introducer<'_>,
+        address: Option<Address>,
     ) -> Result<(), Error> {
         let lookup = self.channels.lookup(key);
         // The limit of channels is checked when the command is applied: a goodbye may come before.
@@ -133,7 +136,9 @@ impl Hub {
             (Introducer::New(auth), _) => Introducing::New(*auth.as_bytes()),
             (Introducer::Existing(credentials), _) => Introducing::Existing(credentials.session),
         };
-        self.propose(&Command::Introduce { channel: key.as_str(), session, text });
+        let is_owner = key.is_room_owner().then_some(true);
+        let (channel, address) = (key.as_str(), address.map(Address::number));
+        self.propose(&Command::Introduce { channel, session, text, is_owner, address });
         self.begin_call(existing, now);
         Ok(())
     }
@@ -263,6 +268,7 @@ impl Hub {
             Command::Write { channel, from, .. } => {
                 self.refuse_message(now, channel, from);
             }
+            Command::Remove { channel, .. } => self.refuse_message(now, channel, None),
             Command::Introduce { channel, session: Introducing::New(_), .. } => {
                 self.refuse_message(now, channel, None);
             }
@@ -283,7 +289,8 @@ impl Hub {
             Command::Begin { .. }
             | Command::Join { .. }
             | Command::Hold { .. }
-            | Command::Part { .. } => {}
+            | Command::Part { .. }
+            | Command::Kick { .. } => {}
         }
     }
 
@@ -320,7 +327,7 @@ impl Hub {
 
     /// Makes a channel exist in this process until a command for it is applied, so that it counts
     /// against the limit of channels.
-    fn await_command(&mut self, now: Now, lookup: Lookup, key: &ChannelKey<'_>) {
+    pub(super) fn await_command(&mut self, now: Now, lookup: Lookup, key: &ChannelKey<'_>) {
         let index = self.channels.get_or_create(lookup, key, now.mono, &mut self.timers);
         self.channels.begin_proposal(index, now.mono);
     }
@@ -400,7 +407,7 @@ mod tests {
 
         fn introduce(&mut self, now: Now) -> Introduced {
             let introducer = Introducer::New(Auth::new([b'A'; TOKEN_BYTES]));
-            self.hub.propose_introduction(now, &key("c"), "Josh", &introducer).unwrap();
+            self.hub.propose_introduction(now, &key("c"), "Josh", &introducer, None).unwrap();
             let proposals = self.take();
             let Some(Ok(Applied::Introduced(josh))) = self.apply(now, &proposals).pop() else {
                 panic!("it was introduced");
@@ -511,7 +518,7 @@ mod tests {
     fn a_new_numbering_is_told_to_the_readers_that_know_ids() {
         let mut logged = Logged::new();
         let introducer = Introducer::New(Auth::new([b'A'; TOKEN_BYTES]));
-        logged.hub.propose_introduction(at(0), &key("c"), "Josh", &introducer).unwrap();
+        logged.hub.propose_introduction(at(0), &key("c"), "Josh", &introducer, None).unwrap();
         let proposals = logged.take();
         logged.apply(at(0), &proposals);
         logged.hub.deliver(at(0), |_| {});

@@ -128,7 +128,8 @@ impl<L: Listener> Service<L> {
     fn handle_message(&mut self, key: Key, text: &str) {
         let Self { io: ClientIo { clients, api, now, response, .. }, hub, .. } = self;
         let (client, stream) = clients.stream_mut(key).expect("the caller has checked the state");
-        let source = RequestSource { address: client.address, is_proxy: client.is_proxy };
+        let source =
+            RequestSource { address: client.address, is_proxy: client.is_proxy, is_admin: false };
         let is_waiting = stream.is_waiting();
         let waited = client.waited.take();
         let mut socket = WebSocket { reader: &mut stream.reader, stream: &mut stream.stream };

@@ -81,6 +81,7 @@ impl World {
                 let source = RequestSource {
                     address: Some(Some(address).into()),
                     is_proxy: self.api.is_trusted(Some(address)),
+                    is_admin: false,
                 };
                 let mut context = Context {
                     hub: &mut self.hub,
