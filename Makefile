@@ -13,7 +13,7 @@ BENCH_TOOLS += /usr/lib/nginx/modules/ngx_nchan_module.so:libnginx-mod-nchan
 # Black-box tests in which a journal changes the way of a call.
 JOURNAL_TESTS := calls connections conversation crowd endings event_streams history hostile http
 JOURNAL_TESTS += limits malformed metrics parameters reading slow stopping story
-JOURNAL_TESTS += transports upgrade websockets
+JOURNAL_TESTS += transports upgrade websockets feeds rooms moderation
 # Those in which another C library, allocator or kind of program could matter, for the static build.
 MUSL_TESTS := calls conversation hostile limits memory operating overload sandbox slow starting
 MUSL_TESTS += state stopping transports upgrade
@@ -22,6 +22,7 @@ MUSL_TESTS += state stopping transports upgrade
 # and `upgrade` are about its end.
 CLUSTER_TESTS := calls connections crowd endings event_streams files history http jsonp_cors limits
 CLUSTER_TESTS += malformed parameters reading security story transports websockets
+CLUSTER_TESTS += feeds rooms moderation
 # Those that run through nginx and HAProxy in front of three nodes as well, without tests of what a
 # proxy does by itself: it sends requests one by one, takes half a close for a close, answers
 # `Expect`, and decides about upgrades.

@@ -344,3 +344,66 @@ fn generate_is_hidden_and_refuses_an_unknown_format() {
     assert!(!help.stdout.contains("generate"), "{help:?}");
     run_with(&["generate", "pdf"]).fails_with(2, &["man, bash, zsh or fish"]);
 }
+
+/// Returns the names that `speak create` prints, in its order.
+fn create(server: &Server, option: &str) -> [(String, String); 2] {
+    let words = ["create", option];
+    let printed = run_on(server, if option.is_empty() { &words[..1] } else { &words });
+    assert_eq!((printed.code, &*printed.stderr), (Some(0), ""), "{printed:?}");
+    let lines: Vec<_> = printed.stdout.lines().map(|line| line.split_once(' ')).collect();
+    let [Some(secret), Some(given)] = lines[..] else { panic!("{printed:?}") };
+    [secret, given].map(|(label, name)| (label.to_owned(), name.to_owned()))
+}
+
+#[test]
+fn a_feed_is_made_written_and_read_in_a_shell() {
+    let server = Server::start();
+    let [(write_label, write), (read_label, read)] = create(&server, "--feed");
+    assert_eq!((&*write_label, &*read_label), ("write", "read"));
+    run_on(&server, &["write", &write, "news"]).prints("1\n");
+    run_on(&server, &["read", &read, "--from", "0"]).prints("news\n");
+    run_on(&server, &["write", &read, "a lie"]).fails_with(1, &["not_writable"]);
+    for (option, labels, prefixes) in
+        [("", ["read", "write"], ["~r", "~w"]), ("--room", ["owner", "channel"], ["~o", "~c"])]
+    {
+        let names = create(&server, option);
+        for ((label, name), (expected, prefix)) in names.iter().zip(labels.iter().zip(prefixes)) {
+            assert_eq!(label, expected);
+            assert!(name.starts_with(prefix), "{name}");
+        }
+    }
+}
+
+#[test]
+fn an_owner_removes_and_kicks_in_a_shell() {
+    let server = Server::patient(&[]);
+    let [(_, owner), (_, channel)] = create(&server, "--room");
+    run_on(&server, &["write", &channel, "shameful"]).prints("1\n");
+    let troll = server.introduce(&channel, "Troll");
+    run_on(&server, &["remove", &owner, "1"]).prints("3\n");
+    run_on(&server, &["remove", &channel, "1"]).fails_with(1, &["not_owner"]);
+    run_on(&server, &["remove", &owner, "9"]).fails_with(1, &["bad_parameter", "'id'"]);
+    let kick = ["kick", &owner, &troll.connection];
+    run_on(&server, &[&kick[..], &["--message", "enough", "--for", "1m"]].concat()).prints("");
+    assert_eq!(server.read(&channel, "4").texts(), ["enough"]);
+    run_on(&server, &["write", &channel, "again"]).fails_with(1, &["removed"]);
+    run_on(&server, &["write", &owner, "I may"]).prints("5\n");
+    run_on(&server, &[&kick[..], &["--for", "25h"]].concat()).fails_with(1, &["'seconds'"]);
+    let ann = server.introduce(&owner, "Ann");
+    run_on(&server, &["kick", &owner, &ann.connection]).prints("");
+    let goodbye = server.read(&channel, "7").messages().remove(0);
+    assert_eq!((&goodbye["reason"], goodbye.get("message")), (&"removed".into(), None));
+}
+
+#[test]
+fn the_operator_removes_and_kicks_in_a_shell() {
+    let server = Server::watched(&["--connection-timeout", "1h"]);
+    server.write("lobby", "shameful");
+    let troll = server.introduce("lobby", "Troll");
+    let admin = ["--server", server.url(1)];
+    let speak_to_admin = |words: &[&str]| run(speak(server.url(0), &[words, &admin].concat()));
+    speak_to_admin(&["remove", "lobby", "1"]).prints("3\n");
+    speak_to_admin(&["kick", "lobby", &troll.connection]).prints("");
+    assert_eq!(server.read("lobby", "4").events(), ["goodbye removed"]);
+    run_on(&server, &["remove", "lobby", "1"]).fails_with(1, &["not_owner"]);
+}

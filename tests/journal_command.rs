@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use common::{Finished, Folder, run_with};
+use serde_json::Value;
 use speak::hub::{Command, Introducing, Reason};
 use speak::journal::{Config, Item, Journal, Opened};
 use speak::log::{Log, Outcome, SyncMode};
@@ -39,14 +40,23 @@ fn journal(folder: &Folder) -> (PathBuf, Journal) {
     let channel = SECRETS[0];
     let auth = *SECRETS[2].as_bytes().first_chunk().expect("a token");
     let session = Introducing::New(auth);
-    append(&mut journal, &[Command::Introduce { channel, session, text: "\u{1b}[2J\u{9b}" }]);
+    append(
+        &mut journal,
+        &[Command::Introduce {
+            channel,
+            session,
+            text: "\u{1b}[2J\u{9b}",
+            is_owner: None,
+            address: Some(7),
+        }],
+    );
     let text = SECRETS[1];
     let long = "-".repeat(300);
     append(
         &mut journal,
         &[
-            Command::Write { channel, from: Some(1), text },
-            Command::Write { channel, from: None, text: &long },
+            Command::Write { channel, from: Some(1), text, is_owner: Some(true) },
+            Command::Write { channel, from: None, text: &long, is_owner: None },
         ],
     );
     append(
@@ -55,6 +65,8 @@ fn journal(folder: &Folder) -> (PathBuf, Journal) {
             Command::Leave { channel, session: 1, text: Some("bye") },
             Command::End { session: 1, reason: Reason::Left, text: None },
             Command::DropChannel { channel, next_id: 5 },
+            Command::Remove { channel, id: 2 },
+            Command::Kick { channel, session: 1, seconds: 60, text: Some("bye") },
         ],
     );
     (path, journal)
@@ -89,7 +101,8 @@ fn the_report_has_every_file_and_the_commands_by_kind_and_no_secret() {
         "segment-00000000000000000001: ",
         "records 1 to 1, the last of Tue, 14 Nov 2023 22:13:20 GMT\n",
         "segment-00000000000000000003: ",
-        "commands in the segments: write 2, introduce 1, leave 1, end 1, drop_channel 1\n",
+        "commands in the segments: write 2, introduce 1, leave 1, end 1, drop_channel 1, \
+         remove 1, kick 1\n",
         "a start continues after record 3\n",
     ] {
         assert!(text.contains(part), "no {part} in:\n{text}");
@@ -104,17 +117,22 @@ fn with_secrets_each_command_is_a_line_of_json_that_cannot_control_a_terminal() 
     drop(journal);
     let text = output(&path, &["--secrets"]);
     let lines: Vec<_> = text.lines().filter(|line| line.starts_with('{')).collect();
-    let parse = |line: &&str| serde_json::from_str::<serde_json::Value>(line).expect("JSON");
+    let parse = |line: &&str| serde_json::from_str::<Value>(line).expect("JSON");
     let commands: Vec<_> = lines.iter().map(parse).collect();
     let names: Vec<_> = commands.iter().filter_map(|it| it["command"].as_str()).collect();
-    assert_eq!(names, ["introduce", "write", "write", "leave", "end", "drop_channel"]);
+    let expected =
+        ["introduce", "write", "write", "leave", "end", "drop_channel", "remove", "kick"];
+    assert_eq!(names, expected);
+    assert!(commands[0].get("owner").is_none());
+    assert_eq!((&commands[6]["id"], &commands[7]["seconds"]), (&2.into(), &60.into()));
+    assert!(!text.contains("address"), "addresses are those of people: {text}");
     assert_eq!(commands[0]["auth"], SECRETS[2]);
     assert_eq!(commands[0]["message"], "\u{1b}[2J\u{9b}");
     assert_eq!(
         commands[1],
         serde_json::json!({
             "position": 2, "time": 1_700_000_000_000_u64, "command": "write",
-            "channel": SECRETS[0], "from": 1, "message": SECRETS[1]
+            "channel": SECRETS[0], "from": 1, "owner": true, "message": SECRETS[1]
         })
     );
     assert!(commands[2].get("from").is_none());

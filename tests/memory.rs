@@ -2,10 +2,12 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::RefCell;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use speak::hub::{
-    Auth, ChannelName, Config, Hub, Introducer, Millis, Mode, Now, ReadRequest, Since, token,
+    Address, Auth, ChannelName, Config, Credentials, Hub, Introducer, Kick, Millis, Mode, Now,
+    ReadRequest, Since, token,
 };
 
 /// Bytes currently allocated.
@@ -46,22 +48,33 @@ fn the_memory_count_is_close_to_the_allocators() {
     let labels = RefCell::new(Vec::new());
     // The counts are estimates. Each has its own percentage, so that a part that is not counted, or
     // counted twice, shows.
-    let fills: [(&str, usize, Fill<'_>); 6] = [
-        ("short messages in one channel after the other", 107, &|hub, step| {
+    let fills: [(&str, usize, Fill<'_>); 7] = [
+        ("short messages in one channel after the other", 114, &|hub, step| {
             write(hub, &format!("channel-{}", step / 100), "howdy");
         }),
         ("long messages in many channels", 100, &|hub, step| {
             write(hub, &format!("channel-{}", step % 50), &"x".repeat(2_000));
         }),
-        ("channels with one message", 151, &|hub, step| {
+        ("channels with one message", 154, &|hub, step| {
             write(hub, &format!("a-channel-with-a-rather-long-name-{step}"), "");
         }),
-        ("members", 120, &|hub, step| {
+        ("members", 119, &|hub, step| {
             let name = format!("channel-{}", step % 20);
             let log = ChannelName::parse(&name).unwrap().for_writing().unwrap();
-            hub.introduce(now, &log, "Josh", Introducer::New(auth(step))).ok().unwrap();
+            hub.introduce(now, &log, "Josh", Introducer::New(auth(step)), None).ok().unwrap();
         }),
-        ("readers", 151, &|hub, step| {
+        ("addresses that were sent away", 63, &|hub, step| {
+            let name = format!("channel-{}", step % 10);
+            let channel = ChannelName::parse(&name).unwrap().key();
+            let address = NonZeroU64::new(step as u64 + 1).map(Address::new);
+            let introducer = Introducer::New(auth(step));
+            let troll = hub.introduce(now, &channel, "", introducer, address).ok().unwrap();
+            hub.kick(now, &channel, troll.session, Kick { seconds: 60, text: None });
+            let credentials = Credentials { session: troll.session, auth: troll.auth.reveal() };
+            hub.goodbye(now, credentials, None, None).unwrap();
+            hub.deliver(now, |_| {});
+        }),
+        ("readers", 153, &|hub, step| {
             let name = format!("channel-{}", step % 1_000);
             let follows = [(ChannelName::parse(&name).unwrap().for_reading().unwrap(), Since::Now)];
             let call = ReadRequest {
@@ -74,7 +87,7 @@ fn the_memory_count_is_close_to_the_allocators() {
             };
             assert!(hub.read(now, &call).is_ok());
         }),
-        ("readers of several channels", 114, &|hub, step| {
+        ("readers of several channels", 115, &|hub, step| {
             let name = |nth| format!("a-channel-with-a-rather-long-name-{}", (step + nth) % 100);
             let names: [_; 8] = std::array::from_fn(name);
             let key = |name| ChannelName::parse(name).unwrap().for_reading().unwrap();

@@ -420,24 +420,79 @@ fn a_failed_read_frame_changes_nothing() {
 fn the_connection_of_the_handshake_belongs_to_the_socket() {
     let server = Server::with(&["--connection-timeout", "400ms"]);
     let own = server.introduce("c", "Josh");
-    let other = server.introduce("d", "Ann");
     let mut socket = server.socket(&own.and(&[("channel", "c")]));
-    // A new read with another connection's credentials does not bind that connection to the socket.
-    let (number, auth) = (other.number, &other.auth);
-    let call =
-        json!({"call": "read", "channel": "c", "ref": 1, "connection": number, "auth": auth});
+    // A new read without credentials leaves that as it is.
+    let call = json!({"call": "read", "channel": ["c", "d"], "ref": 1});
     assert_eq!(socket.call(&call)["ref"], 1);
+    let call = json!({"call": "read", "channel": "c", "ref": 2});
+    assert_eq!(socket.call(&call)["ref"], 2);
     // A call without credentials has no author.
     assert_eq!(
-        socket.call(&json!({"call": "write", "channel": "c", "message": "m", "ref": 2}))["id"],
+        socket.call(&json!({"call": "write", "channel": "c", "message": "m", "ref": 3}))["id"],
         2
     );
     assert_eq!(socket.texts(), ["m"]);
     assert_eq!(server.read("c", "2").messages()[0].get("from"), None);
-    assert_eq!(server.next_events("d", 2), ["goodbye timeout"]);
+    let other = server.introduce("e", "Ann");
+    assert_eq!(server.next_events("e", other.id + 1), ["goodbye timeout"]);
     assert_eq!(server.members("c")["members"][0]["connection"], own.number);
     drop(socket);
     assert_eq!(server.next_events("c", 3), ["goodbye closed"]);
+}
+
+/// So a page introduces itself over the socket, and no secret stands in an address.
+#[test]
+fn a_read_frame_binds_its_connection_to_the_socket() {
+    let server = Server::with(&["--connection-timeout", "400ms"]);
+    let mut socket = server.socket(&[("channel", "c")]);
+    let call = json!({"call": "introduce", "channel": "c", "message": "Josh", "ref": 1});
+    let mut me = socket.call(&call);
+    if me.get("ref").is_none() {
+        // The introduction itself came first.
+        me = socket.json();
+    } else {
+        assert_eq!(socket.texts(), ["Josh"]);
+    }
+    let (number, auth) = (&me["connection"], &me["auth"]);
+    let read = json!({"call": "read", "channel": "c", "ref": 2, "connection": number,
+                      "auth": auth, "from_id": 2});
+    assert_eq!(socket.call(&read)["ref"], 2);
+    let other = server.introduce("e", "Ann");
+    assert_eq!(server.next_events("e", other.id + 1), ["goodbye timeout"]);
+    assert_eq!(server.members("c")["members"][0]["connection"], *number, "the socket keeps it");
+    let read = json!({"call": "read", "channel": ["c", "d"], "ref": 3});
+    assert_eq!(socket.call(&read)["ref"], 3);
+    drop(socket);
+    assert_eq!(server.next_events("c", 2), ["goodbye closed"], "the binding stays");
+}
+
+#[test]
+fn the_newest_read_frame_with_a_connection_counts() {
+    let server = Server::with(&["--connection-timeout", "400ms"]);
+    let first = server.introduce("c", "Josh");
+    let second = server.introduce("d", "Ann");
+    let mut socket = server.socket(&first.and(&[("channel", "c")]));
+    let bind = |number: u64, auth: &str, reference: u64| {
+        json!({"call": "read", "channel": "c", "ref": reference, "connection": number,
+               "auth": auth})
+    };
+    // One that fails changes nothing.
+    assert_eq!(socket.call(&bind(second.number, "wrong", 1))["error"], "bad_auth");
+    assert_eq!(socket.call(&bind(999, &first.auth, 2))["error"], "connection_ended");
+    assert_eq!(socket.call(&bind(second.number, &second.auth, 3))["ref"], 3);
+    // The first one is kept by nothing now, and was not closed.
+    assert_eq!(server.next_events("c", 2), ["goodbye timeout"]);
+    assert_eq!(socket.json()["messages"][0]["reason"], "timeout");
+    assert_eq!(server.members("d")["members"][0]["connection"], second.number);
+    let call = json!({"call": "goodbye", "connection": second.number, "auth": &second.auth});
+    socket.ask(&call);
+    assert_eq!(server.next_events("d", 2), ["goodbye left"]);
+    // The end of its connection ends the socket.
+    let mut texts = Vec::new();
+    while let Some(frame) = socket.maybe_frame().filter(|frame| frame.first != common::CLOSE) {
+        texts.push(String::from_utf8(frame.payload).unwrap());
+    }
+    assert!(texts.contains(&r#"{"ok":true}"#.to_owned()), "{texts:?}");
 }
 
 #[test]
@@ -715,7 +770,7 @@ fn a_silent_websocket_is_closed_in_a_busy_channel_too() {
     });
     let frames = iter::from_fn(|| silent.maybe_frame());
     assert_eq!(frames.filter(|frame| frame.first == PING).count(), 2);
-    assert_eq!(server.read("c", "2").events(), ["goodbye closed"]);
+    assert_eq!(server.next_events("c", 2), ["goodbye closed"]);
 }
 
 #[test]

@@ -1,7 +1,10 @@
-//! Requests of the admin listener, for tools of the operator. They do not reach the hub.
+//! Requests of the admin listener, for tools of the operator.
 
-use super::api::Api;
+use super::api::{Api, Handled};
+use super::calls::{Call, Context};
+use super::cors::CorsGrant;
 use super::error::Error;
+use super::response::ResponseOptions;
 use crate::http::{Method, Persistence, Request, ResponseHead};
 
 /// Type of Prometheus' text format.
@@ -15,7 +18,40 @@ const NO_CHANGES: Error =
     Error::OverCapacity("the log does not respond, or this node is joining its cluster");
 
 impl Api {
-    /// Responds to a request of the admin listener. `metrics` writes the body of `/metrics`.
+    /// Handles a call of the operator, who moderates every channel. Returns `None` if the request
+    /// is no such call: see [`Api::handle_admin`].
+    ///
+    /// A browser of the operator may show any page, and that page can send requests to the admin
+    /// listener. So a call has to be a POST, as no link and no image makes one, and browsers name
+    /// the page of each POST in `Origin`: such a call is rejected.
+    pub fn handle_operator_call(
+        &mut self,
+        context: &mut Context<'_>,
+        request: &Request<'_>,
+        out: &mut Vec<u8>,
+    ) -> Option<Handled> {
+        let call = match request.path {
+            "/remove" => Call::Remove,
+            "/kick" => Call::Kick,
+            _ => return None,
+        };
+        let error = match request.method {
+            Method::Post if request.origin.is_none() && !request.is_cross_site => {
+                return Some(self.handle_call(context, call, request, out));
+            }
+            Method::Post => Error::BadOrigin,
+            _ => Error::MethodNotAllowed("POST"),
+        };
+        let options = ResponseOptions {
+            cors_grant: CorsGrant::Private,
+            persistence: request.persistence,
+            is_head: request.method == Method::Head,
+            ..ResponseOptions::DEFAULT
+        };
+        Some(self.respond_error(call.into(), error, options, out))
+    }
+
+    /// Responds to another request of the admin listener. `metrics` writes the body of `/metrics`.
     /// `takes_changes` is false if the log does not respond, or this process has not joined its
     /// cluster. Returns the persistence of the client.
     ///

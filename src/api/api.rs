@@ -8,6 +8,7 @@ use super::behind::Behind;
 use super::calls::{Action, Call, Context, Executed, Settings};
 use super::client_addr::SourceKey;
 use super::config::Config;
+use super::cors::CorsGrant;
 use super::error::Error;
 use super::json;
 use super::params::{Body, Parameters};
@@ -243,7 +244,7 @@ impl Api {
         }
     }
 
-    fn handle_call(
+    pub(super) fn handle_call(
         &mut self,
         context: &mut Context<'_>,
         call: Call,
@@ -252,10 +253,18 @@ impl Api {
     ) -> Handled {
         // Parameters are large: they are filled in place and never moved.
         let mut parameters = Parameters::new(call.schema());
+        parameters.is_operator = context.source.is_admin;
+        if call.needs_address(context.hub) {
+            let address = self.config.proxies.client_addr(context.source, request);
+            parameters.address = address.and_then(SourceKey::hub_address);
+        }
         let parsed = parameters.parse(request);
         let callback = parameters.callback(request.method);
-        let options =
+        let mut options =
             ResponseOptions { callback: callback.ok().flatten(), ..self.response_options(request) };
+        if context.source.is_admin {
+            options.cors_grant = CorsGrant::Private;
+        }
         self.json.clear();
         let mut checked =
             callback.and(parsed).and_then(|()| self.check(context, &parameters, call, request));

@@ -15,10 +15,11 @@ use super::client_addr::RequestSource;
 use super::error::Error;
 use super::json;
 use super::params::Param::{
-    Auth, Callback, Channel, Connection, Epoch, From, FromId, Grace, Message, Timeout,
+    Auth, Callback, Channel, Connection, Epoch, From, FromId, Grace, Id, Kind, Message, Seconds,
+    Timeout,
 };
 use super::params::{ParamSet, Parameters, Schema};
-use crate::hub::{self, Hub, Introducer, Now, Pair, TOKEN_BYTES};
+use crate::hub::{self, Hub, Introducer, Kick, Now, Pair, TOKEN_BYTES};
 
 /// Hub that a call acts on, and the client that makes the call.
 pub struct Context<'a> {
@@ -168,7 +169,7 @@ calls! {
     Create => Row {
         schema: Schema {
             path: "/create",
-            known: ParamSet::of(&[Callback]),
+            known: ParamSet::of(&[Kind, Callback]),
             lists: ParamSet::EMPTY,
             adds_messages: false,
         },
@@ -176,6 +177,30 @@ calls! {
         is_in_frames: true,
         is_rate_limited: false,
         action: Action::Execute(create),
+    },
+    Remove => Row {
+        schema: Schema {
+            path: "/remove",
+            known: ParamSet::of(&[Channel, Id, Callback]),
+            lists: ParamSet::EMPTY,
+            adds_messages: true,
+        },
+        allows_head: false,
+        is_in_frames: true,
+        is_rate_limited: true,
+        action: Action::Execute(remove),
+    },
+    Kick => Row {
+        schema: Schema {
+            path: "/kick",
+            known: ParamSet::of(&[Channel, Connection, Seconds, Message, Callback]),
+            lists: ParamSet::EMPTY,
+            adds_messages: true,
+        },
+        allows_head: false,
+        is_in_frames: true,
+        is_rate_limited: false,
+        action: Action::Execute(kick),
     },
     Health => Row {
         schema: Schema {
@@ -258,7 +283,14 @@ impl Call {
 
     /// Returns whether the call changes shared state, so that it waits for the log.
     pub(super) fn is_logged(self) -> bool {
-        matches!(self, Self::Write | Self::Introduce | Self::Goodbye)
+        matches!(self, Self::Write | Self::Introduce | Self::Goodbye | Self::Remove | Self::Kick)
+    }
+
+    /// Returns whether the call depends on the address of the client: an introduction has it, and
+    /// an address may have been sent away.
+    #[inline]
+    pub(super) fn needs_address(self, hub: &Hub) -> bool {
+        self == Self::Introduce || (hub.has_bans() && self.schema().adds_messages)
     }
 
     /// Returns whether the call has effects: HEAD and a prefetch must not make it.
@@ -286,6 +318,9 @@ fn write(
     let channel = parameters.channel()?.for_writing()?;
     let message = parameters.message(settings.max_message)?;
     let credentials = parameters.credentials()?;
+    if parameters.address.is_some() {
+        context.hub.check_address(context.now, &channel, parameters.address)?;
+    }
     if context.hub.is_logged() {
         context.hub.propose_write(context.now, &channel, message, credentials)?;
         return Ok(Executed::Proposed);
@@ -310,11 +345,15 @@ fn introduce(
         Some(credentials) => Introducer::Existing(credentials),
         None => Introducer::New(hub::Auth::new(random_token(settings.random))),
     };
-    if context.hub.is_logged() {
-        context.hub.propose_introduction(context.now, &channel, message, &caller)?;
+    let (hub, address) = (&mut *context.hub, parameters.address);
+    if hub.has_bans() {
+        hub.check_address(context.now, &channel, address)?;
+    }
+    if hub.is_logged() {
+        hub.propose_introduction(context.now, &channel, message, &caller, address)?;
         return Ok(Executed::Proposed);
     }
-    let introduced = context.hub.introduce(context.now, &channel, message, caller)?;
+    let introduced = hub.introduce(context.now, &channel, message, caller, address)?;
     json::push_introduced(json, &introduced, settings.session_timeout_ms);
     Ok(Executed::Done)
 }
@@ -333,6 +372,10 @@ fn goodbye(
     };
     let credentials = parameters.credentials()?.expect("both parameters are present");
     let message = parameters.optional_message(settings.max_message)?;
+    if let address @ Some(_) = parameters.address {
+        let (now, channel) = (context.now, channel.as_ref());
+        context.hub.check_goodbye_address(now, credentials, channel, address)?;
+    }
     if context.hub.is_logged() {
         context.hub.propose_goodbye(context.now, credentials, channel.as_ref(), message)?;
         return Ok(Executed::Proposed);
@@ -354,14 +397,50 @@ fn members(
     Ok(Executed::Done)
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the type of every function in the table")]
 fn create(
     settings: &Settings,
     _: &mut Context<'_>,
-    _: &Parameters<'_>,
+    parameters: &Parameters<'_>,
     json: &mut Vec<u8>,
 ) -> Result<Executed, Error> {
-    json::push_pair(json, &Pair::new(random_token(settings.random)));
+    json::push_pair(json, &Pair::new(parameters.pair_kind()?, random_token(settings.random)));
+    Ok(Executed::Done)
+}
+
+fn remove(
+    _: &Settings,
+    context: &mut Context<'_>,
+    parameters: &Parameters<'_>,
+    json: &mut Vec<u8>,
+) -> Result<Executed, Error> {
+    let name = parameters.channel()?;
+    let channel = if parameters.is_operator { name.key() } else { name.for_removing()? };
+    let id = parameters.message_id()?;
+    if context.hub.is_logged() {
+        context.hub.propose_removal(context.now, &channel, id)?;
+        return Ok(Executed::Proposed);
+    }
+    json::push_id(json, context.hub.remove(context.now, &channel, id)?);
+    Ok(Executed::Done)
+}
+
+fn kick(
+    settings: &Settings,
+    context: &mut Context<'_>,
+    parameters: &Parameters<'_>,
+    json: &mut Vec<u8>,
+) -> Result<Executed, Error> {
+    let name = parameters.channel()?;
+    let channel = if parameters.is_operator { name.key() } else { name.for_kicking()? };
+    let session = parameters.connection_number()?;
+    let seconds = parameters.ban_seconds()?;
+    let kick = Kick { seconds, text: parameters.optional_message(settings.max_message)? };
+    if context.hub.is_logged() {
+        context.hub.propose_kick(context.now, &channel, session, kick)?;
+        return Ok(Executed::Proposed);
+    }
+    context.hub.kick(context.now, &channel, session, kick);
+    json.extend_from_slice(b"{\"ok\":true}");
     Ok(Executed::Done)
 }
 
@@ -410,7 +489,8 @@ mod tests {
             let Err(error) = Call::from_frame(name) else { panic!("{name} is a call") };
             assert_eq!(
                 error.detail(),
-                "unknown 'call'; use one of read, write, introduce, goodbye, members, create"
+                "unknown 'call'; use one of read, write, introduce, goodbye, members, create, \
+                 remove, kick"
             );
         }
         assert_eq!(Call::from_frame("write"), Ok(Call::Write));

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU64;
 
 use crate::http::Request;
+use crate::hub::Address;
 
 /// Key of the limits per address: an IPv4 address, a /64 of IPv6, or all Unix sockets. A host that
 /// has one address of a /64 commonly has all of them.
@@ -30,6 +31,11 @@ impl From<Option<IpAddr>> for SourceKey {
 const UNIX_NUMBER: NonZeroU64 = NonZeroU64::new(2).unwrap();
 
 impl SourceKey {
+    /// Returns the address for the hub; `None` for the Unix sockets, whose clients have none.
+    pub(super) fn hub_address(self) -> Option<Address> {
+        (self.0 != UNIX_NUMBER).then(|| Address::new(self.0))
+    }
+
     /// Returns the number of the /48 of an IPv6 address; `None` for an IPv4 address and for the
     /// Unix sockets.
     pub(super) fn site(self) -> Option<u64> {
@@ -102,6 +108,8 @@ pub struct RequestSource {
     pub is_proxy: bool,
     /// The peer speaks TLS.
     pub is_tls: bool,
+    /// The peer is a client of the admin listener.
+    pub is_admin: bool,
 }
 
 /// `--trust-proxy`: proxies whose `X-Forwarded-For` is trusted.
@@ -232,6 +240,7 @@ mod tests {
                 address: Some(Some(address(peer)).into()),
                 is_proxy,
                 is_tls: false,
+                is_admin: false,
             };
             assert_eq!(
                 proxies.client_addr(source, &request),

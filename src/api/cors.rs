@@ -23,6 +23,8 @@ pub(super) enum CorsGrant<T> {
     Subdomain(T),
     /// No page may: the origin is not listed, or the request has no origin.
     None,
+    /// No page may, whatever the list has: a response of the admin listener.
+    Private,
 }
 
 impl<T> CorsGrant<T> {
@@ -33,6 +35,7 @@ impl<T> CorsGrant<T> {
             Self::Listed(index) => CorsGrant::Listed(*index),
             Self::Subdomain(origin) => CorsGrant::Subdomain(convert(origin)),
             Self::None => CorsGrant::None,
+            Self::Private => CorsGrant::Private,
         }
     }
 }
@@ -61,6 +64,7 @@ impl AllowOrigin {
     /// Returns the value of `Access-Control-Allow-Origin`.
     pub(super) fn header<'a>(&'a self, grant: CorsGrant<&'a str>) -> Option<&'a str> {
         match (self, grant) {
+            (_, CorsGrant::Private) => None,
             (Self::Any, _) => Some("*"),
             (Self::List(list), CorsGrant::Listed(index)) => Some(&list[usize::from(index)]),
             (Self::List(_), CorsGrant::Subdomain(origin)) => Some(origin),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::http::ParseError;
-use crate::hub::{self, BadName, NotReadable, NotWritable};
+use crate::hub::{self, BadName, NotOwner, NotReadable, NotWritable};
 
 /// Error response to a request. The request changed nothing, unless the error is
 /// [`Error::OutcomeUnknown`].
@@ -44,6 +44,10 @@ pub enum Error {
     NotReadable,
     /// The channel name is the read name of a pair.
     NotWritable,
+    /// The channel name is not the one that the owner keeps.
+    NotOwner,
+    /// The address of the client was sent away from the channel for some time.
+    Removed,
     /// Unknown path.
     NotFound,
     /// The path allows only these methods.
@@ -101,6 +105,8 @@ impl Error {
             Self::BadAuth => ("bad_auth", 403),
             Self::NotReadable => ("not_readable", 403),
             Self::NotWritable => ("not_writable", 403),
+            Self::NotOwner => ("not_owner", 403),
+            Self::Removed => ("removed", 403),
             Self::NotFound => ("not_found", 404),
             Self::MethodNotAllowed(_) => ("method_not_allowed", 405),
             Self::RequestTimeout => ("request_timeout", 408),
@@ -164,6 +170,12 @@ impl Error {
             }
             Self::NotReadable => "this channel name is write-only; read with the pair's read name",
             Self::NotWritable => "this channel name is read-only; write with the pair's write name",
+            Self::NotOwner => {
+                "only the secret name that the owner of the channel keeps allows this call"
+            }
+            Self::Removed => {
+                "your address was sent away from this channel for some time; come back later"
+            }
             Self::NotFound => "no such path; check its spelling",
             Self::MethodNotAllowed(_) => {
                 "this path does not allow this method; use one that 'Allow' lists"
@@ -242,6 +254,10 @@ impl From<hub::Error> for Error {
             ),
             hub::Error::OverCapacity => Self::OverCapacity("channel limit reached; retry later"),
             hub::Error::OutOfMemory => Self::OverCapacity("memory limit reached; retry later"),
+            hub::Error::UnknownMessage => {
+                Self::BadParameter("no message of this channel has had this 'id'")
+            }
+            hub::Error::SentAway => Self::Removed,
             hub::Error::LogBehind => {
                 Self::OverCapacity("the log cannot be written for now; retry later")
             }
@@ -264,5 +280,11 @@ impl From<NotReadable> for Error {
 impl From<NotWritable> for Error {
     fn from(_: NotWritable) -> Self {
         Self::NotWritable
+    }
+}
+
+impl From<NotOwner> for Error {
+    fn from(_: NotOwner) -> Self {
+        Self::NotOwner
     }
 }

@@ -6,6 +6,7 @@ use std::mem;
 use super::api::{Api, KEEP_CAPACITY};
 use super::behind::Behind;
 use super::calls::{Action, Call, Context, Executed};
+use super::client_addr::SourceKey;
 use super::error::Error;
 use super::frame_fields::{FrameFields, FrameValue};
 use super::json;
@@ -129,13 +130,16 @@ impl Api {
         frame: &FrameFields<'_>,
         socket: &mut WebSocket<'_>,
     ) -> Result<Executed, Error> {
-        let parameters = parse_frame_call(call, frame)?;
+        let mut parameters = parse_frame_call(call, frame)?;
         context.check_joined(call)?;
         if let Some(behind) = self.find_wait(context, call, &parameters, Mode::Stream) {
             return Ok(Executed::Behind(behind));
         }
         if call.is_rate_limited() && context.waited.is_none() {
             self.check_rate(context.now, socket.stream.address)?;
+        }
+        if call.needs_address(context.hub) {
+            parameters.address = socket.stream.address.and_then(SourceKey::hub_address);
         }
         if let Action::Execute(execute) = call.action() {
             return execute(&self.settings, context, &parameters, &mut self.json);
@@ -144,6 +148,7 @@ impl Api {
         let request = params.request(Mode::Stream, context.token);
         let (reader, reply) = context.hub.resubscribe(context.now, *socket.reader, &request)?;
         *socket.reader = reader;
+        socket.stream.has_session |= params.credentials.is_some();
         socket.stream.channel_labels = parameters.stream_labels();
         json::push_reply(
             &mut self.json,
@@ -235,15 +240,23 @@ fn parse_frame_call<'a>(call: Call, frame: &'a FrameFields<'_>) -> Result<Parame
 fn frame_text<'a>(param: Param, value: &'a FrameValue<'_>) -> Result<Cow<'a, str>, Error> {
     match (param, value) {
         (_, FrameValue::Text(text)) => Ok(Cow::Borrowed(text)),
-        (
-            Param::FromId | Param::From | Param::Connection | Param::Grace,
-            FrameValue::Number(number),
-        ) => Ok(Cow::Owned(number.to_string())),
-        (Param::FromId | Param::From | Param::Connection | Param::Grace, _) => {
-            Err(Error::BadParameter("'from_id', 'from', 'connection' and 'grace' must be integers"))
+        (param, FrameValue::Number(number)) if is_integer(param) => {
+            Ok(Cow::Owned(number.to_string()))
         }
-        _ => Err(Error::BadParameter("'channel', 'message', 'auth' and 'epoch' must be strings")),
+        (param, _) if is_integer(param) => Err(Error::BadParameter(
+            "'from_id', 'from', 'connection', 'grace', 'id' and 'seconds' must be integers",
+        )),
+        _ => Err(Error::BadParameter(
+            "'channel', 'message', 'auth', 'epoch' and 'kind' must be strings",
+        )),
     }
+}
+
+fn is_integer(param: Param) -> bool {
+    matches!(
+        param,
+        Param::FromId | Param::From | Param::Connection | Param::Grace | Param::Id | Param::Seconds
+    )
 }
 
 #[cfg(test)]
@@ -265,12 +278,17 @@ mod tests {
             ("from_id", "integers"),
             ("connection", "integers"),
             ("grace", "integers"),
+            ("id", "integers"),
+            ("seconds", "integers"),
+            ("kind", "strings"),
             ("channel", "strings"),
             ("auth", "strings"),
         ] {
             let json = format!(r#"{{"call": "read", "{field}": true}}"#);
             let frame = FrameFields::parse(&json).unwrap();
-            let error = parse_frame_call(Call::Read, &frame).map(drop).unwrap_err();
+            let calls = [Call::Read, Call::Create, Call::Remove, Call::Kick];
+            let errors = calls.map(|call| parse_frame_call(call, &frame).map(drop).err());
+            let error = errors.into_iter().flatten().next().unwrap();
             let detail = error.detail();
             assert!(detail.contains(&format!("'{field}'")) && detail.ends_with(kind), "{detail}");
         }

@@ -71,10 +71,14 @@ pub(super) fn push_members(json: &mut Vec<u8>, members: &Members<'_>) {
 }
 
 pub(super) fn push_pair(json: &mut Vec<u8>, pair: &Pair) {
-    json.extend_from_slice(b"{\"read\":");
-    push_string(json, &pair.read);
-    json.extend_from_slice(b",\"write\":");
-    push_string(json, &pair.write);
+    for (separator, label, name) in
+        [(b'{', pair.kind.labels()[0], &pair.secret), (b',', pair.kind.labels()[1], &pair.given)]
+    {
+        json.push(separator);
+        push_string(json, label);
+        json.push(b':');
+        push_string(json, name);
+    }
     json.push(b'}');
 }
 
@@ -218,7 +222,7 @@ mod tests {
             let key = ChannelName::parse("c").unwrap().for_writing().unwrap();
             for _ in 0..3 {
                 let introducer = Introducer::New(Auth::new([b'A'; TOKEN_BYTES]));
-                assert!(hub.introduce(now, &key, "m", introducer).is_ok());
+                assert!(hub.introduce(now, &key, "m", introducer, None).is_ok());
             }
             let mut json = Vec::new();
             push_members(&mut json, &hub.members(now, &key, 0));

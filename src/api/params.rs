@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::error::Error;
 use crate::http::{self, Callback, FormText, Method, Request};
-use crate::hub::{ChannelName, Credentials, ID_MAX};
+use crate::hub::{Address, BAN_SECONDS_MAX, ChannelName, Credentials, ID_MAX, PairKind};
 
 /// Parameter of a call.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,9 @@ pub(super) enum Param {
     Timeout,
     Epoch,
     Grace,
+    Kind,
+    Id,
+    Seconds,
     Callback,
 }
 
@@ -39,6 +42,9 @@ impl Param {
             "timeout" => Self::Timeout,
             "epoch" => Self::Epoch,
             "grace" => Self::Grace,
+            "kind" => Self::Kind,
+            "id" => Self::Id,
+            "seconds" => Self::Seconds,
             "callback" => Self::Callback,
             _ => return None,
         })
@@ -55,6 +61,9 @@ impl Param {
             Self::Timeout => "timeout",
             Self::Epoch => "epoch",
             Self::Grace => "grace",
+            Self::Kind => "kind",
+            Self::Id => "id",
+            Self::Seconds => "seconds",
             Self::Callback => "callback",
         }
     }
@@ -90,7 +99,7 @@ pub(super) struct Schema {
     pub(super) known: ParamSet,
     /// Parameters that may be given several times.
     pub(super) lists: ParamSet,
-    /// The call adds messages: the body of a POST may be the message.
+    /// The call adds messages. If it knows the parameter, the body of a POST may be the message.
     pub(super) adds_messages: bool,
 }
 
@@ -150,8 +159,15 @@ pub(super) struct Parameters<'a> {
     pub(super) timeout: Option<Cow<'a, str>>,
     pub(super) epoch: Option<Cow<'a, str>>,
     pub(super) grace: Option<Cow<'a, str>>,
+    pub(super) kind: Option<Cow<'a, str>>,
+    pub(super) id: Option<Cow<'a, str>>,
+    pub(super) seconds: Option<Cow<'a, str>>,
     pub(super) callback: Option<Cow<'a, str>>,
     pub(super) body: Body,
+    /// The call came to the admin listener: all channels are the caller's.
+    pub(super) is_operator: bool,
+    /// Address of the client, if the call depends on it and the client has one.
+    pub(super) address: Option<Address>,
 }
 
 impl<'a> Parameters<'a> {
@@ -168,8 +184,13 @@ impl<'a> Parameters<'a> {
             timeout: None,
             epoch: None,
             grace: None,
+            kind: None,
+            id: None,
+            seconds: None,
             callback: None,
             body: Body::Read,
+            is_operator: false,
+            address: None,
         }
     }
 
@@ -208,7 +229,7 @@ impl<'a> Parameters<'a> {
             self.body = Body::NotRead;
         }
         let has_message = request.content_type.is_some() || !request.body.is_empty();
-        if !self.schema.adds_messages || !has_message {
+        if !self.schema.known.contains(Param::Message) || !has_message {
             return Ok(());
         }
         if self.message.is_some() {
@@ -251,6 +272,9 @@ impl<'a> Parameters<'a> {
             Param::Timeout => &mut self.timeout,
             Param::Epoch => &mut self.epoch,
             Param::Grace => &mut self.grace,
+            Param::Kind => &mut self.kind,
+            Param::Id => &mut self.id,
+            Param::Seconds => &mut self.seconds,
             Param::Callback => &mut self.callback,
         };
         if single.is_some() {
@@ -308,6 +332,36 @@ impl Parameters<'_> {
                 "'connection' and 'auth' belong together; give both, or neither",
             )),
         }
+    }
+
+    /// Returns the number of a session that the call is about, without its secret.
+    pub(super) fn connection_number(&self) -> Result<u64, Error> {
+        let text = self.connection.as_ref().ok_or_else(|| self.missing("connection"))?;
+        let number =
+            parse_integer(text).ok_or(Error::BadParameter("'connection' must be an integer"))?;
+        Ok(u64::try_from(number).unwrap_or(0))
+    }
+
+    /// Returns the id of a message; 0 for an id that no message has.
+    pub(super) fn message_id(&self) -> Result<u64, Error> {
+        let text = self.id.as_ref().ok_or_else(|| self.missing("id"))?;
+        let id = parse_integer(text).ok_or(Error::BadParameter("'id' must be an integer"))?;
+        Ok(u64::try_from(id).unwrap_or(0))
+    }
+
+    /// Returns the seconds for which an address is sent away; 0 if the call names none.
+    pub(super) fn ban_seconds(&self) -> Result<u32, Error> {
+        let seconds = self.seconds.as_deref().map_or(Some(0), parse_integer);
+        seconds
+            .and_then(|seconds| u32::try_from(seconds).ok())
+            .filter(|seconds| *seconds <= BAN_SECONDS_MAX)
+            .ok_or(Error::BadParameter("'seconds' must be an integer from 0 to 86400"))
+    }
+
+    /// Returns the kind of a pair; that of an inbox if the call names none.
+    pub(super) fn pair_kind(&self) -> Result<PairKind, Error> {
+        let kind = self.kind.as_deref().map_or(Some(PairKind::Inbox), PairKind::from_name);
+        kind.ok_or(Error::BadParameter("'kind' must be inbox, feed or room"))
     }
 
     /// Returns the number after which a list of members begins; 0 for the whole list.
@@ -392,6 +446,9 @@ mod tests {
             "timeout",
             "epoch",
             "grace",
+            "kind",
+            "id",
+            "seconds",
             "callback",
         ] {
             let name_of = Param::from_name(name).map(Param::name);

@@ -2,7 +2,8 @@
 //!
 //! A call that was acknowledged by another node may not be applied here yet. So a call that is
 //! answered at once from shared state first waits until everything is applied that was in the log
-//! when it came (a barrier read). A read that waits needs no barrier: it gets what comes. A read
+//! when it came (a barrier read). So does one that removes a message or sends a session away, and one
+//! that adds to a room. A read that waits needs no barrier: it gets what comes. A read
 //! with the credentials of a session that only other nodes hold first makes this node hold it. A
 //! long poll does so too if other nodes hold the session as well: it may supersede one there. A
 //! long poll waits for a barrier if this node may have been taken for dead: the session may have
@@ -82,14 +83,20 @@ impl Api {
         if context.waited == Some(Behind::Hold) || !context.hub.is_clustered() {
             return None;
         }
+        let barrier = (context.waited != Some(Behind::Barrier)).then_some(Behind::Barrier);
+        if matches!(call, Call::Remove | Call::Kick) {
+            return barrier;
+        }
         let credentials = parameters.credentials().ok()?;
         let standing =
             credentials.map(|credentials| context.hub.standing(context.now, credentials));
-        let barrier = (context.waited != Some(Behind::Barrier)).then_some(Behind::Barrier);
+        let names_room = || parameters.channels.iter().any(|name| name.starts_with("~c"));
         match (call, standing, credentials) {
             (Call::Create | Call::Health, ..) => None,
             (Call::Members, ..) | (_, Some(Standing::Unknown), _) => barrier,
-            (Call::Write | Call::Introduce | Call::Goodbye, ..) => None,
+            // Another node may have sent the address away.
+            (Call::Write | Call::Introduce | Call::Goodbye, ..) if names_room() => barrier,
+            (Call::Write | Call::Introduce | Call::Goodbye | Call::Remove | Call::Kick, ..) => None,
             (Call::Read, Some(Standing::Elsewhere), Some(credentials)) => {
                 self.hold(context, parameters, credentials, mode).or(barrier)
             }

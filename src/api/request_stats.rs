@@ -129,7 +129,7 @@ mod tests {
         let counted: Vec<_> = requests.iter().collect();
         assert_eq!(counted.len(), KINDS * STATUSES.len());
         assert!(
-            counted.contains(&("read", 503, 1)) && counted.contains(&("none", 101, 13)),
+            counted.contains(&("read", 503, 1)) && counted.contains(&("none", 101, 15)),
             "{counted:?}"
         );
     }

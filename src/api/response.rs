@@ -262,12 +262,13 @@ impl ResponseWriter {
         body_type: Option<BodyType<'a>>,
         extra_fields: &'a str,
     ) -> ResponseHead<'a> {
+        let is_private = matches!(options.cors_grant, CorsGrant::Private);
         ResponseHead {
             status,
             content_type: body_type.map(|body_type| body_type.content_type),
             allow_origin: self.allow_origin.header(options.cors_grant),
-            varies_by_origin: self.allow_origin != AllowOrigin::Any,
-            is_embeddable: true,
+            varies_by_origin: !is_private && self.allow_origin != AllowOrigin::Any,
+            is_embeddable: !is_private,
             cache_control: body_type.map_or("no-store", |body_type| body_type.cache_control),
             date: &self.date,
             extra_fields,

@@ -251,8 +251,8 @@ fn find(encoding: &[u8], message: &[u8]) -> Option<usize> {
 /// Messages that the replies of the current delivery share.
 #[derive(Default)]
 pub(super) struct MessageCache {
-    /// By channel, by whether the messages begin with introductions that history has dropped, and
-    /// by whether they are those of long polls.
+    /// By channel, by whether the messages begin with introductions that history has dropped or
+    /// have some that were removed, and by whether they are those of long polls.
     by_channel: HashMap<(u32, bool, bool), Rc<SharedMessages>>,
     /// Bytes that were encoded since the last [`MessageCache::take_copied`].
     copied: usize,
@@ -299,7 +299,8 @@ impl MessageCache {
         encoded_bytes: &Rc<Cell<usize>>,
     ) -> Option<(Rc<SharedMessages>, Range<usize>)> {
         slice.messages().next()?;
-        let key = (slice.index, slice.introductions().next().is_some(), is_poll);
+        let is_full = slice.introductions().next().is_some() || slice.has_blanks();
+        let key = (slice.index, is_full, is_poll);
         let copied = &mut self.copied;
         let mut encode = || {
             let messages = SharedMessages::encode(slice, is_poll, encoded_bytes);
@@ -333,7 +334,7 @@ mod tests {
 
     fn introduce(hub: &mut Hub) {
         let introducer = Introducer::New(Auth::new([b'A'; TOKEN_BYTES]));
-        assert!(hub.introduce(NOW, &key("c"), "Josh", introducer).is_ok());
+        assert!(hub.introduce(NOW, &key("c"), "Josh", introducer, None).is_ok());
     }
 
     fn write(hub: &mut Hub, text: &str) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::moderation::Kind;
 use super::server_url::ServerUrl;
 use crate::options::{Arity, Settings, Spec, set};
 
@@ -22,6 +23,9 @@ pub struct CliOptions {
     pub(super) secrets: bool,
     pub(super) repair: bool,
     pub(super) restored: bool,
+    pub(super) kind: Kind,
+    pub(super) away: Duration,
+    pub(super) message: Option<String>,
 }
 
 /// Variable with the server that the commands talk to: that of the option `--server`.
@@ -57,6 +61,9 @@ impl CliOptions {
             secrets: false,
             repair: false,
             restored: false,
+            kind: Kind::Inbox,
+            away: Duration::ZERO,
+            message: None,
         };
         for spec in specs {
             spec.set_all(&mut options, spec.default).expect("valid defaults");

@@ -16,7 +16,8 @@ use crate::journal::{self, FileState, FileSummary, JournalError, Summary};
 use crate::log::Record;
 
 /// Names of the kinds of commands. The last are those that this version does not know.
-const KINDS: [&str; 7] = ["write", "introduce", "leave", "end", "drop_channel", "begin", "unknown"];
+const KINDS: [&str; 9] =
+    ["write", "introduce", "leave", "end", "drop_channel", "begin", "remove", "kick", "unknown"];
 const UNKNOWN: usize = KINDS.len() - 1;
 /// Lines of commands are printed together when they are longer than this.
 const PRINTED_BYTES: usize = 64 * 1024;
@@ -76,6 +77,8 @@ fn each_command(record: &Record, visit: &mut dyn FnMut(usize, Option<&Command>))
             Command::End { .. } => 3,
             Command::DropChannel { .. } => 4,
             Command::Begin { .. } => 5,
+            Command::Remove { .. } => 6,
+            Command::Kick { .. } => 7,
             // Commands of a cluster, which has no journal.
             _ => UNKNOWN,
         };
@@ -151,19 +154,21 @@ fn push_command(line: &mut String, record: &Record, command: Option<&Command>) {
     json.extend_from_slice(head.as_bytes());
     let mut fields = Fields { json };
     match command {
-        Some(Command::Write { channel, from, text }) => {
+        Some(Command::Write { channel, from, text, is_owner }) => {
             fields.text("command", "write");
             fields.text("channel", channel);
             fields.number("from", *from);
+            fields.owner(*is_owner);
             fields.text("message", text);
         }
-        Some(Command::Introduce { channel, session, text }) => {
+        Some(Command::Introduce { channel, session, text, is_owner, address: _ }) => {
             fields.text("command", "introduce");
             fields.text("channel", channel);
             match session {
                 Introducing::New(auth) => fields.text("auth", &String::from_utf8_lossy(auth)),
                 Introducing::Existing(session) => fields.number("connection", Some(*session)),
             }
+            fields.owner(*is_owner);
             fields.text("message", text);
         }
         Some(Command::Leave { channel, session, text }) => {
@@ -187,6 +192,18 @@ fn push_command(line: &mut String, record: &Record, command: Option<&Command>) {
             fields.text("command", "drop_channel");
             fields.text("channel", channel);
             fields.number("next_id", Some(*next_id));
+        }
+        Some(Command::Remove { channel, id }) => {
+            fields.text("command", "remove");
+            fields.text("channel", channel);
+            fields.number("id", Some(*id));
+        }
+        Some(Command::Kick { channel, session, seconds, text }) => {
+            fields.text("command", "kick");
+            fields.text("channel", channel);
+            fields.number("connection", Some(*session));
+            fields.number("seconds", Some(u64::from(*seconds)));
+            fields.optional_text("message", *text);
         }
         _ => fields.text("command", "unknown"),
     }
@@ -214,6 +231,13 @@ impl Fields {
     fn optional_text(&mut self, name: &str, text: Option<&str>) {
         if let Some(text) = text {
             self.text(name, text);
+        }
+    }
+
+    fn owner(&mut self, is_owner: Option<bool>) {
+        if is_owner == Some(true) {
+            self.name("owner");
+            self.json.extend_from_slice(b"true");
         }
     }
 

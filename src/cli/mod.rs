@@ -1,5 +1,6 @@
-//! The commands for a shell: `speak write`, `speak read`, `speak doctor`, which talk to a server as
-//! other clients do, and `speak journal`, which reads the files of one.
+//! The commands for a shell: `speak write`, `speak read`, `speak create`, `speak remove`, `speak
+//! kick` and `speak doctor`, which talk to a server as other clients do, and `speak journal`, which
+//! reads the files of one.
 //!
 //! Commands block. That is safe: a command is a process of its own and never runs in a server.
 //! Their options are tables like the server's, so `--help`, errors, completions and the manual page
@@ -14,6 +15,7 @@ mod format;
 mod generate;
 mod http;
 mod journal;
+mod moderation;
 mod output;
 mod read;
 mod server_url;
@@ -32,6 +34,7 @@ pub use subcommand::Subcommand;
 use crate::options::{Arity, Spec, nonzero, parse_bool, parse_duration, parse_origin, set};
 use cli_options::SERVER;
 use exit_status::{ExitStatus, Failure};
+use moderation::Kind;
 use output::eprint_line;
 
 /// All commands, except the hidden one.
@@ -87,6 +90,66 @@ pub const COMMANDS: &[Subcommand] = &[
             },
         ],
         run: read::run,
+    },
+    Subcommand {
+        name: "create",
+        operands: &[],
+        about: "make the two names of an inbox, a feed or a room, and print them",
+        more: "The first one is a secret of its owner; the second one is given away.\n\
+               An inbox: one reads, everybody writes. A feed: one writes, everybody reads.\n\
+               A room: a channel whose owner can remove messages and send people away.\n",
+        specs: &[
+            SERVER,
+            Spec {
+                name: "feed",
+                takes: Arity::Nothing,
+                default: "off",
+                help: "make a feed",
+                set: |options, text| set_kind(options, Kind::Feed, text),
+            },
+            Spec {
+                name: "room",
+                takes: Arity::Nothing,
+                default: "off",
+                help: "make a room",
+                set: |options, text| set_kind(options, Kind::Room, text),
+            },
+        ],
+        run: moderation::create,
+    },
+    Subcommand {
+        name: "remove",
+        operands: &["CHANNEL", "ID"],
+        about: "remove a message and print the id of the removal",
+        more: "CHANNEL is the secret name of its owner. If the server is that of --admin-listen, it\n\
+               is any name.\n",
+        specs: &[SERVER],
+        run: moderation::remove,
+    },
+    Subcommand {
+        name: "kick",
+        operands: &["CHANNEL", "CONNECTION"],
+        about: "send a connection away",
+        more: "CHANNEL is the secret name of a room. If the server is that of --admin-listen, it is\n\
+               any name. CONNECTION is the number that its messages carry as \"from\".\n",
+        specs: &[
+            SERVER,
+            Spec {
+                name: "for",
+                takes: Arity::One("TIME"),
+                default: "0s",
+                help: "how long its address may not write to the channel, at most a day",
+                set: |options, text| set(&mut options.away, parse_duration(text)),
+            },
+            Spec {
+                name: "message",
+                takes: Arity::One("TEXT"),
+                default: "",
+                help: "text of its goodbye",
+                set: |options, text| set(&mut options.message, Ok(Some(text.to_owned()))),
+            },
+        ],
+        run: moderation::kick,
     },
     Subcommand {
         name: "doctor",
@@ -186,6 +249,14 @@ const GENERATE: Subcommand = Subcommand {
     specs: &[],
     run: |_, operands| generate::run(COMMANDS, operands),
 };
+
+/// Sets the kind of `speak create`, unless the text says no.
+fn set_kind(options: &mut CliOptions, kind: Kind, text: &str) -> Result<(), String> {
+    if parse_bool(text)? {
+        options.kind = kind;
+    }
+    Ok(())
+}
 
 fn parse_id(text: &str) -> Result<i64, String> {
     let digits = text.strip_prefix('-').unwrap_or(text);

@@ -4,12 +4,14 @@
 //! command that a part of the state already includes, since that part was saved later, changes the
 //! other parts only: so a snapshot may be saved piece by piece while the log goes on.
 
+use super::bans::Address;
 use super::channel::Channel;
 use super::command::{Applied, Command, Introducing};
 use super::error::Error;
 use super::hub::Hub;
 use super::ids::{Auth, Epoch};
 use super::message::{JsonText, MessageKind, Reason};
+use super::moderation::Kick;
 use super::proposals::{Proposal, WriteHint};
 use super::reader::{GapPolicy, ReaderKind};
 use super::session::{Introduced, Session};
@@ -69,12 +71,11 @@ impl Hub {
             return result;
         }
         let result = match *command {
-            Command::Write { channel, from, text } => {
-                self.apply_write(now, present, channel, from, text, hint)
+            Command::Write { channel, from, text, is_owner } => {
+                let is_owner = is_owner == Some(true);
+                self.apply_write(now, present, channel, from, is_owner, text, hint)
             }
-            Command::Introduce { channel, session, text } => {
-                self.apply_introduction(now, present, channel, session, text)
-            }
+            Command::Introduce { .. } => self.apply_introduction(now, present, command),
             Command::Leave { channel, session, text } => {
                 self.apply_leave(now, present, channel, session, text)
             }
@@ -99,6 +100,10 @@ impl Hub {
             }
             Command::Bury { node, sequence } => Ok(self.apply_bury(present, node, sequence)),
             Command::Part { heir } => Ok(self.apply_part(present, heir)),
+            Command::Remove { channel, id } => Ok(self.apply_removal(now, present, channel, id)),
+            Command::Kick { channel, session, seconds, text } => {
+                Ok(self.apply_kick(now, present, channel, session, Kick { seconds, text }))
+            }
         };
         if let (Err(_), Command::Write { channel, .. } | Command::Introduce { channel, .. }) =
             (&result, command)
@@ -128,6 +133,7 @@ impl Hub {
         present: Millis,
         name: &str,
         from: Option<u64>,
+        is_owner: bool,
         text: &str,
         hint: Option<WriteHint>,
     ) -> Result<Applied, Error> {
@@ -135,7 +141,7 @@ impl Hub {
         let sender = from.map(|number| self.end_call(number)).transpose()?;
         let channel = self.share_channel(present, channel, name);
         let text = &JsonText::of_known(text, hint.is_some_and(|hint| hint.is_plain));
-        let id = self.append_once(now, channel, MessageKind::Message { from, text });
+        let id = self.append_once(now, channel, MessageKind::Message { from, is_owner, text });
         if let Some(sender) = sender {
             self.hold_at_origin(sender, present);
             self.hear(sender, present);
@@ -147,10 +153,12 @@ impl Hub {
         &mut self,
         now: Now,
         present: Millis,
-        name: &str,
-        session: Introducing,
-        text: &str,
+        command: &Command<'_>,
     ) -> Result<Applied, Error> {
+        let Command::Introduce { channel: name, session, text, is_owner, address } = *command
+        else {
+            unreachable!("the caller has matched the command")
+        };
         let known = self.end_channel_proposal(name, None);
         let index = match session {
             Introducing::New(auth) => {
@@ -172,7 +180,9 @@ impl Hub {
         let Session { number, auth, .. } = &self.sessions[index];
         let (session, auth) = (*number, auth.clone());
         let text = &JsonText::new(text);
-        let kind = MessageKind::Introduction { from: session, text };
+        let is_owner = is_owner == Some(true);
+        let address = address.and_then(Address::from_number);
+        let kind = MessageKind::Introduction { from: session, is_owner, address, text };
         let id = self.append_once(now, channel, kind);
         self.hear(index, present);
         Ok(Applied::Introduced(Introduced { session, auth, id }))
@@ -274,7 +284,7 @@ impl Hub {
 
     /// Ends the wait of a command for a channel, which is probably at `hint`. Returns the channel's
     /// index, if it exists here.
-    fn end_channel_proposal(&mut self, name: &str, hint: Option<u32>) -> Option<u32> {
+    pub(super) fn end_channel_proposal(&mut self, name: &str, hint: Option<u32>) -> Option<u32> {
         let index = self.channels.find_name_near(name, hint)?;
         if self.is_own_record() {
             self.channels.end_proposal(index);
@@ -351,7 +361,7 @@ impl Hub {
 
     /// Returns the channel of this name, which exists in shared state from now on. `index` is its
     /// index, if it exists here.
-    fn share_channel(&mut self, present: Millis, index: Option<u32>, name: &str) -> u32 {
+    pub(super) fn share_channel(&mut self, present: Millis, index: Option<u32>, name: &str) -> u32 {
         let index = match index {
             Some(index) if self.channels[index].is_shared => return index,
             Some(index) => index,
@@ -380,7 +390,7 @@ impl Hub {
     }
 
     /// Adds a message, unless the channel was saved with it. Returns the id of the newest message.
-    fn append_once(&mut self, now: Now, channel: u32, kind: MessageKind<'_>) -> u64 {
+    pub(super) fn append_once(&mut self, now: Now, channel: u32, kind: MessageKind<'_>) -> u64 {
         if self.channels[channel].position >= self.position {
             return self.channels[channel].next_id() - 1;
         }

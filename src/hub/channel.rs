@@ -6,12 +6,17 @@ use std::mem;
 use std::ops::Bound;
 use std::rc::Rc;
 
+use super::bans::{Address, Bans};
 use super::introductions::{self, Introductions};
 use super::message::{ENTRY_BYTES, Entry, MessageKind, encode};
+use super::removal::NO_TEXT;
 use super::slab::Key;
 use super::time::{Millis, Now};
 use super::timer_wheel::TimerId;
 use super::usage::{ALLOCATION_BYTES, Usage};
+
+/// Time after its last use at which a channel without messages, members and readers is dropped.
+const IDLE_CHANNEL_MS: u64 = 60_000;
 
 /// Messages of one turn that still reach readers with `--history 0`.
 const UNRETAINED_MAX: usize = 100;
@@ -42,6 +47,8 @@ pub struct Member {
     pub unix_ms: u64,
     /// Text of that introduction, as a JSON string with its quotes.
     pub text_json: Box<[u8]>,
+    /// Address at which the session was introduced; `None` for a client without one.
+    pub(super) address: Option<Address>,
 }
 
 /// Members of a channel, or the rest of them, and the number of its readers.
@@ -83,9 +90,13 @@ pub(super) struct Channel {
     pub(super) members: BTreeMap<u64, Member>,
     /// Newest introduction of each member, for readers that begin after history has dropped it.
     pub(super) introductions: Introductions,
+    /// Addresses that were sent away. `None` in nearly all channels.
+    pub(super) bans: Option<Box<Bans>>,
+    /// A removed introduction may be that of a member: reads from 0 still get it, without a text.
+    pub(super) has_blanks: bool,
     /// Bytes of the entries, as [`Channel::usage`] counts them.
-    entries_bytes: usize,
-    /// Bytes of the members, as [`Channel::usage`] counts them.
+    pub(super) entries_bytes: usize,
+    /// Bytes of the members and of the addresses, as [`Channel::usage`] counts them.
     members_bytes: usize,
     pub(super) local: ChannelLocal,
 }
@@ -150,6 +161,8 @@ impl Channel {
             created_at: 0,
             members: BTreeMap::new(),
             introductions: Introductions::default(),
+            bans: None,
+            has_blanks: false,
             entries_bytes: 0,
             members_bytes: 0,
             local: ChannelLocal {
@@ -181,6 +194,13 @@ impl Channel {
     /// Returns the time at which the oldest message expires.
     pub(super) fn oldest_expiry(&self, retention: Retention) -> Option<Millis> {
         self.oldest_at().map(|at| at.after(retention.ms))
+    }
+
+    /// Returns the time at which an idle channel is dropped: not before all addresses that were
+    /// sent away may come back.
+    pub(super) fn dropped_at(&self) -> Millis {
+        let at = self.local.last_use.after(IDLE_CHANNEL_MS);
+        self.bans.as_ref().map_or(at, |bans| at.max(bans.last_end()))
     }
 
     /// Returns whether the channel has neither members nor readers, and no command waits for it.
@@ -220,12 +240,13 @@ impl Channel {
         let text = encode(scratch, id, now, kind);
         let json: Box<[u8]> = scratch.as_slice().into();
         match kind {
-            MessageKind::Introduction { from, .. } => {
-                let member = Member { id, unix_ms: now.unix_ms, text_json: json[text].into() };
+            MessageKind::Introduction { from, address, .. } => {
+                let text_json = json[text].into();
+                let member = Member { id, unix_ms: now.unix_ms, text_json, address };
                 self.set_member(from, Some((member, &json)), pages_total);
             }
             MessageKind::Goodbye { from, .. } => self.set_member(from, None, pages_total),
-            MessageKind::Message { .. } => {}
+            MessageKind::Message { .. } | MessageKind::Removal { .. } => {}
         }
         self.push_entry(Entry { at: now.mono, json });
         let keep = if retention.messages == 0 { UNRETAINED_MAX } else { retention.messages };
@@ -255,6 +276,28 @@ impl Channel {
         }
     }
 
+    /// Takes the text of a member's introduction.
+    pub(super) fn clear_member_text(&mut self, session: u64) {
+        if let Some(member) = self.members.get_mut(&session) {
+            self.members_bytes -= member.bytes();
+            member.text_json = NO_TEXT.into();
+            self.members_bytes += member.bytes();
+        }
+    }
+
+    /// Takes the addresses that were sent away.
+    pub(super) fn take_bans(&mut self) -> Option<Box<Bans>> {
+        let bans = self.bans.take();
+        self.members_bytes -= bans.as_ref().map_or(0, |bans| bans.memory());
+        bans
+    }
+
+    /// Sets the addresses that were sent away, after they were taken.
+    pub(super) fn set_bans(&mut self, bans: Option<Box<Bans>>) {
+        self.members_bytes += bans.as_ref().map_or(0, |bans| bans.memory());
+        self.bans = bans;
+    }
+
     /// Appends an entry. Its id follows that of the last one.
     pub(super) fn push_entry(&mut self, entry: Entry) {
         self.entries_bytes += ENTRY_BYTES + entry.json.len();
@@ -266,6 +309,7 @@ impl Channel {
         self.clear_history();
         self.members.clear();
         self.introductions = Introductions::default();
+        (self.bans, self.has_blanks) = (None, false);
         self.members_bytes = 0;
         self.first_id = next_id;
         self.is_shared = true;
@@ -275,6 +319,7 @@ impl Channel {
     /// yet.
     pub(super) fn restore_member(&mut self, number: u64, member: Member) -> bool {
         self.members_bytes += member.bytes();
+        self.has_blanks |= *member.text_json == *NO_TEXT;
         self.members.insert(number, member).is_none()
     }
 
@@ -362,7 +407,8 @@ mod tests {
             channel.append(now, kind, retention, &mut Vec::new(), &Rc::default());
             channel.usage().bytes - channel.usage().history - 2
         };
-        let introduction = |from, text| MessageKind::Introduction { from, text };
+        let introduction =
+            |from, text| MessageKind::Introduction { from, is_owner: false, address: None, text };
         let goodbye = |from| MessageKind::Goodbye { from, reason: Reason::Left, text: None };
         let one = members_bytes(introduction(1, &name));
         assert_eq!(members_bytes(introduction(1, &name)), one);

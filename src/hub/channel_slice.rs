@@ -44,11 +44,11 @@ pub(super) struct Numbering {
     pub(super) is_behind: bool,
 }
 
-/// Identifies equal slices of one channel within one turn: first and next id, the gap, and the
-/// number of introductions that history has dropped. A slice has all of these introductions or
-/// none.
+/// Identifies equal slices of one channel within one turn: first and next id, the gap, the number
+/// of introductions that history has dropped, and whether introductions that were removed are among
+/// its messages. A slice has all of these introductions or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fingerprint(u64, u64, Gap, usize);
+pub(super) struct Fingerprint(u64, u64, Gap, usize, bool);
 
 impl Numbering {
     /// Returns whether no message has had this id in the numbering of the hub, whose next id is
@@ -128,11 +128,16 @@ impl<'h> ChannelSlice<'h> {
     /// Iterates over the messages with ids from `start` up to but not including `end`.
     #[inline]
     fn entries(&self, start: u64, end: u64) -> impl Iterator<Item = &'h [u8]> + '_ {
+        let blanks = self.channel.filter(|channel| self.is_full && channel.has_blanks);
         let entries = self.channel.filter(|_| start < end).map(|channel| {
             let first = (start - channel.first_id) as usize;
             channel.entries.range(first..first + (end - start) as usize)
         });
-        entries.into_iter().flatten().map(|entry| &*entry.json)
+        let entries = entries.into_iter().flatten();
+        (start..).zip(entries).map(move |(id, entry)| {
+            let blank = blanks.and_then(|channel| channel.blank_introduction(id, &entry.json));
+            blank.unwrap_or(&entry.json)
+        })
     }
 
     /// Returns the id of the first retained message, or [`ChannelSlice::next_id`] if there is none.
@@ -156,6 +161,13 @@ impl<'h> ChannelSlice<'h> {
         if is_from_0 { 0 } else { self.start }
     }
 
+    /// Returns whether the slice may have introductions in the place of messages that were removed,
+    /// so that its messages are not those of other slices with the same ids.
+    #[must_use]
+    pub fn has_blanks(&self) -> bool {
+        self.is_full && self.channel.is_some_and(|channel| channel.has_blanks)
+    }
+
     /// Returns whether the slice is worth a reply to a reader.
     pub(super) fn has_news(&self) -> bool {
         self.start < self.end || self.gap != Gap::None || !self.introductions.is_empty()
@@ -166,7 +178,7 @@ impl<'h> ChannelSlice<'h> {
     pub(super) fn fingerprint(&self) -> Fingerprint {
         let introductions =
             if self.introductions.is_empty() { 0 } else { self.introductions.len() };
-        Fingerprint(self.start, self.end, self.gap, introductions)
+        Fingerprint(self.start, self.end, self.gap, introductions, self.has_blanks())
     }
 
     /// Removes the messages that exceed `budget`, the bytes left in the reply, and returns whether
@@ -175,8 +187,12 @@ impl<'h> ChannelSlice<'h> {
     #[inline]
     pub(super) fn truncate(&mut self, budget: &mut usize, has_message: &mut bool) -> bool {
         let Some(channel) = self.channel else { return false };
+        let blanks = Some(channel).filter(|_| self.has_blanks());
         for id in self.start..self.end {
-            let bytes = channel.entries[(id - channel.first_id) as usize].json.len();
+            let json = &channel.entries[(id - channel.first_id) as usize].json;
+            let bytes = blanks
+                .and_then(|channel| channel.blank_introduction(id, json))
+                .map_or(json.len(), <[u8]>::len);
             if *has_message && bytes > *budget {
                 self.end = id;
                 // No message of a later channel may overtake the ones that were removed here.

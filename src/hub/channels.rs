@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::ops::Index;
 use std::rc::Rc;
 
+use super::bans::Bans;
 use super::channel::{CHANNEL_BYTES, Channel, ChannelLocal, Member, Retention};
 use super::channel_name::ChannelKey;
 use super::channel_slice::ChannelSlice;
@@ -19,9 +20,6 @@ use super::stats::{DropReason, Stats};
 use super::time::{Millis, Now, whole_ms};
 use super::timers::{TimerKey, Timers};
 use super::usage::Usage;
-
-/// Time after its last use at which a channel without messages, members and readers is dropped.
-const IDLE_CHANNEL_MS: u64 = 60_000;
 
 /// Cost of adding a message, as a number of bytes of JSON. A session that ends adds 32 of them.
 const APPEND_COST_BYTES: usize = 2 * 1024;
@@ -45,6 +43,8 @@ pub(super) struct Channels {
     page_bytes: Rc<Cell<usize>>,
     /// Number of channels that are about to be dropped.
     dropping: usize,
+    /// Number of channels from which addresses were sent away.
+    banning: usize,
     /// Channels with messages since the last delivery, each once.
     dirty: Vec<u32>,
     /// Index at which the next search for something to evict begins.
@@ -80,6 +80,7 @@ impl Channels {
             usage: Usage::default(),
             page_bytes: Rc::default(),
             dropping: 0,
+            banning: 0,
             dirty: Vec::new(),
             eviction_cursor: 0,
             stats: Stats::default(),
@@ -146,6 +147,7 @@ impl Channels {
     #[inline(never)]
     pub(super) fn insert(&mut self, channel: Channel, timers: &mut Timers) -> u32 {
         self.usage.update(Usage::default(), channel.usage());
+        self.banning += usize::from(channel.bans.is_some());
         let name = channel.name.clone();
         let index = self.slab.insert(channel);
         self.by_name.insert(name, index);
@@ -218,6 +220,7 @@ impl Channels {
         let channel = self.slab.remove(index);
         assert!(!channel.local.is_dirty, "an unused channel has no messages to deliver");
         self.dropping -= usize::from(channel.local.is_dropping);
+        self.banning -= usize::from(channel.bans.is_some());
         self.usage.update(channel.usage(), Usage::default());
         if let Some(timer) = channel.local.timer {
             timers.cancel(timer);
@@ -240,6 +243,7 @@ impl Channels {
     /// Drops a channel from shared state. It stays in this process, for its readers.
     pub(super) fn unshare(&mut self, index: u32) {
         self.drop_history(index, DropReason::Age, Channel::clear_history);
+        self.change_bans(index, |_| None);
         let channel = &mut self.slab[index];
         channel.is_shared = false;
         self.id_watermarks.record(&channel.name, channel.next_id());
@@ -264,6 +268,7 @@ impl Channels {
         created_at: u64,
         timers: &mut Timers,
     ) {
+        self.change_bans(index, |_| None);
         self.change(index, |channel| {
             channel.restore_shared(next_id);
             channel.position = position;
@@ -324,6 +329,41 @@ impl Channels {
         self.arm_timer(index, timers);
     }
 
+    /// Replaces the addresses that were sent away from a channel.
+    pub(super) fn change_bans(
+        &mut self,
+        index: u32,
+        change: impl FnOnce(Option<Box<Bans>>) -> Option<Box<Bans>>,
+    ) {
+        let mut banning = self.banning;
+        self.change(index, |channel| {
+            banning -= usize::from(channel.bans.is_some());
+            let bans = change(channel.take_bans());
+            channel.set_bans(bans);
+            banning += usize::from(channel.bans.is_some());
+        });
+        self.banning = banning;
+    }
+
+    /// Forgets the addresses whose time is over.
+    fn forget_ended_bans(&mut self, index: u32, now: Millis) {
+        if self.slab[index].bans.is_some() {
+            self.change_bans(index, |bans| bans.and_then(|bans| bans.without_ended(now)));
+        }
+    }
+
+    /// Returns whether addresses were sent away from any channel.
+    #[inline]
+    pub(super) fn has_bans(&self) -> bool {
+        self.banning > 0
+    }
+
+    /// Replaces a message by one without a text.
+    pub(super) fn remove_message(&mut self, index: u32, id: u64) {
+        let page_bytes = Rc::clone(&self.page_bytes);
+        self.change(index, |channel| channel.remove_message(id, &page_bytes));
+    }
+
     /// Runs `change` on a channel and accounts for its memory.
     fn change(&mut self, index: u32, change: impl FnOnce(&mut Channel)) {
         let channel = &mut self.slab[index];
@@ -371,7 +411,7 @@ impl Channels {
         let channel = &mut self.slab[index];
         let at = match channel.oldest_expiry(self.retention) {
             Some(at) => at,
-            None if channel.is_idle() => channel.local.last_use.after(IDLE_CHANNEL_MS),
+            None if channel.is_idle() => channel.dropped_at(),
             None => return,
         };
         timers.arm(&mut channel.local.timer, at, TimerKey::Channel(index));
@@ -382,10 +422,11 @@ impl Channels {
     pub(super) fn on_timer(&mut self, now: Millis, index: u32, timers: &mut Timers) -> bool {
         self.slab[index].local.timer = None;
         self.expire_history(now, index);
+        self.forget_ended_bans(index, now);
         let channel = &mut self.slab[index];
         channel.local.shrink();
         let is_idle = channel.is_idle() && channel.retained() == 0;
-        let is_over = is_idle && channel.local.last_use.after(IDLE_CHANNEL_MS) <= now;
+        let is_over = is_idle && channel.dropped_at() <= now;
         if !is_over {
             self.arm_timer(index, timers);
         }

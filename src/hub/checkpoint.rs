@@ -79,6 +79,9 @@ pub(super) struct CheckpointChannel<'a> {
     /// Id of the next message.
     #[n(3)]
     pub(super) next_id: u64,
+    /// As in a [`SnapshotChannel`](super::SnapshotChannel), in the time of the checkpoint.
+    #[n(4)]
+    pub(super) bans: Option<Vec<(u64, u64)>>,
 }
 
 #[derive(Encode, Decode)]
@@ -150,7 +153,7 @@ impl Checkpoint {
             NextPart::End | NextPart::Nothing => true,
         };
         if !is_saved {
-            push(&mut self.rescued, &channel.to_checkpoint(position - 1));
+            push(&mut self.rescued, &channel.to_checkpoint(position - 1, self.ahead_ms));
         }
         push(&mut self.rescued, &CheckpointRecord::Dropped(position));
     }
@@ -170,13 +173,14 @@ impl Checkpoint {
 }
 
 impl Channel {
-    /// Makes the record of the channel, saved at `position`.
-    pub(super) fn to_checkpoint(&self, position: u64) -> CheckpointRecord<'_> {
+    /// Makes the record of the channel, saved at `position`. See [`Checkpoint::ahead_ms`].
+    pub(super) fn to_checkpoint(&self, position: u64, ahead_ms: i64) -> CheckpointRecord<'_> {
         CheckpointRecord::Channel(CheckpointChannel {
             name: &self.name,
             position,
             created_at: self.created_at,
             next_id: self.next_id(),
+            bans: self.snapshot_bans(ahead_ms),
         })
     }
 }

@@ -113,7 +113,7 @@ impl Hub {
         let Some(channel) = self.channels.get(index).filter(|channel| channel.is_shared) else {
             return NextPart::Channel(index + 1);
         };
-        push(piece, &channel.to_checkpoint(self.position));
+        push(piece, &channel.to_checkpoint(self.position, settings.ahead_ms));
         let members: Vec<_> = channel.snapshot_members().collect();
         for some in by_introduction(&members).chunks(RECORD_ITEMS) {
             let some = some.iter().map(|member| (*member).clone()).collect();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::hub::{Applied, Introducing, Reason, SharedSettings};
+use crate::hub::{Applied, BAN_SECONDS_MAX, Introducing, Reason, SharedSettings};
 
 const SETTINGS: SharedSettings =
     SharedSettings { history: 100, retention_ms: 1 << 40, session_timeout_ms: 5_000 };
@@ -68,7 +68,8 @@ impl Shared {
         });
         Self {
             hash: hub.shared_hash(),
-            position: hub.position(),
+            // A hub without a record after the checkpoint has none yet.
+            position: hub.position().max(hub.hashed_from),
             last_session: hub.sessions.last_number(),
             nodes: nodes.into_iter().collect(),
             sessions: sessions.collect(),
@@ -133,14 +134,22 @@ impl World {
             let found = self.hub.channels.find_name(channel);
             let next_id = found.map_or(1, |index| self.hub.channels[index].next_id());
             let sequence = self.sequences.get(&node).copied().unwrap_or(0);
-            let command = match random.below(24) {
-                0..=4 => Command::Write { channel, from, text },
+            let is_owner = (random.below(4) == 0).then_some(true);
+            let address = Some(random.below(4)).filter(|number| *number > 0);
+            let command = match random.below(30) {
+                0..=4 => Command::Write { channel, from, text, is_owner },
                 5..=7 => {
                     let session = Introducing::New([b'A'; TOKEN_BYTES]);
-                    Command::Introduce { channel, session, text }
+                    Command::Introduce { channel, session, text, is_owner, address }
                 }
                 8..=10 => {
-                    Command::Introduce { channel, session: Introducing::Existing(session), text }
+                    let session = Introducing::Existing(session);
+                    Command::Introduce { channel, session, text, is_owner, address }
+                }
+                24..=26 => Command::Remove { channel, id: random.below(next_id + 1) },
+                27..=29 => {
+                    let seconds = random.below(2) as u32 * BAN_SECONDS_MAX;
+                    Command::Kick { channel, session, seconds, text: Some(text) }
                 }
                 11 => Command::Leave { channel, session, text: Some(text) },
                 12 => Command::End { session, reason: Reason::Closed, text: None },
@@ -188,7 +197,7 @@ fn apply(hub: &mut Hub, which: usize, index: usize, record: &Record) {
 
 #[test]
 fn a_loaded_hub_equals_the_one_that_was_saved_while_it_changed() {
-    let (mut ended, mut held) = (0, 0);
+    let (mut ended, mut held, mut banned) = (0, 0, 0);
     for seed in 0..300 {
         let mut world = World::new(seed);
         for _ in 0..world.random.below(60) {
@@ -224,10 +233,21 @@ fn a_loaded_hub_equals_the_one_that_was_saved_while_it_changed() {
             entries.map(|entry| entry.at.0.saturating_add_signed(ahead_ms)).collect()
         };
         assert_eq!(times(&hub, AHEAD_MS[1]), times(&world.hub, AHEAD_MS[0]), "seed {seed}");
+        let bans = |hub: &Hub, ahead_ms: i64| -> BTreeMap<String, Vec<(u64, u64)>> {
+            let channels = hub.channels.iter().filter(|(_, channel)| channel.is_shared);
+            let bans = channels.filter_map(|(_, channel)| {
+                Some((channel.name.to_string(), channel.snapshot_bans(ahead_ms)?))
+            });
+            bans.collect()
+        };
+        assert_eq!(bans(&hub, AHEAD_MS[1]), bans(&world.hub, AHEAD_MS[0]), "seed {seed}");
+        assert_eq!(hub.has_bans(), world.hub.has_bans(), "seed {seed}");
+        banned += bans(&hub, 0).len();
         ended += world.ended;
         held += hub.sessions.iter().filter(|session| session.holders.len() > 1).count();
     }
     assert!(ended > 100 && held > 100, "{ended} sessions ended, {held} have several holders");
+    assert!(banned > 30, "{banned} channels have addresses that were sent away");
 }
 
 #[test]

@@ -53,7 +53,9 @@ impl Node {
     /// Introduces a session at a node.
     fn introduce(&mut self, now: Now, number: u64) {
         let session = Introducing::New([b'A'; TOKEN_BYTES]);
-        self.apply(now, number, &Command::Introduce { channel: "c", session, text: "Josh" });
+        let (channel, text) = ("c", "Josh");
+        let command = Command::Introduce { channel, session, text, is_owner: None, address: None };
+        self.apply(now, number, &command);
     }
 
     /// Applies what the node has proposed, at a time of the log. Returns the number of commands.

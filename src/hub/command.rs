@@ -15,7 +15,7 @@ pub enum Command<'a> {
     /// Adds a message.
     #[n(0)]
     Write {
-        /// Name of the channel; of a pair, the write name.
+        /// Name of the channel; of a pair, the name that is given away.
         #[b(0)]
         channel: &'a str,
         /// Number of the session that proved itself.
@@ -24,11 +24,15 @@ pub enum Command<'a> {
         /// Text of the message.
         #[b(2)]
         text: &'a str,
+        /// `Some(true)` under the name of the room's owner, else `None`, as in records of earlier
+        /// versions.
+        #[n(3)]
+        is_owner: Option<bool>,
     },
     /// Introduces a session in a channel.
     #[n(1)]
     Introduce {
-        /// Name of the channel; of a pair, the write name.
+        /// Name of the channel; of a pair, the name that is given away.
         #[b(0)]
         channel: &'a str,
         /// The session.
@@ -37,11 +41,17 @@ pub enum Command<'a> {
         /// Text of the introduction.
         #[b(2)]
         text: &'a str,
+        /// As for a message.
+        #[n(3)]
+        is_owner: Option<bool>,
+        /// Number of the address of the client, if it has one.
+        #[n(4)]
+        address: Option<u64>,
     },
     /// Removes a session from one channel.
     #[n(2)]
     Leave {
-        /// Name of the channel; of a pair, the write name.
+        /// Name of the channel; of a pair, the name that is given away.
         #[b(0)]
         channel: &'a str,
         /// Number of the session.
@@ -78,7 +88,7 @@ pub enum Command<'a> {
     /// Drops a channel that has had no message and no member since it was proposed.
     #[n(4)]
     DropChannel {
-        /// Name of the channel; of a pair, the write name.
+        /// Name of the channel; of a pair, the name that is given away.
         #[b(0)]
         channel: &'a str,
         /// Next id of the channel when the command was proposed. If the channel has another one,
@@ -147,6 +157,32 @@ pub enum Command<'a> {
         /// Node that holds its sessions then.
         #[n(0)]
         heir: Option<u64>,
+    },
+    /// Removes a message.
+    #[n(12)]
+    Remove {
+        /// Name of the channel; of a pair, the name that is given away.
+        #[b(0)]
+        channel: &'a str,
+        /// Id of the message.
+        #[n(1)]
+        id: u64,
+    },
+    /// Sends a session away from a channel.
+    #[n(13)]
+    Kick {
+        /// Name of the channel; of a pair, the name that is given away.
+        #[b(0)]
+        channel: &'a str,
+        /// Number of the session.
+        #[n(1)]
+        session: u64,
+        /// Seconds for which its address may not add to the channel; 0 for none.
+        #[n(2)]
+        seconds: u32,
+        /// Text of the goodbye.
+        #[b(3)]
+        text: Option<&'a str>,
     },
 }
 

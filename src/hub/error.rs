@@ -19,6 +19,10 @@ pub enum Error {
     OverCapacity,
     /// The call would need more memory than the limit leaves, and there is no history to evict.
     OutOfMemory,
+    /// The channel has not given an id to a message yet.
+    UnknownMessage,
+    /// The address of the client was sent away from the channel.
+    SentAway,
     /// The log does not take another command for now.
     LogBehind,
     /// The node of the record is not in the cluster. The command has no effect, in any process.

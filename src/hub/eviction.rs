@@ -206,6 +206,7 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
+    use super::super::introductions;
     use super::*;
     use crate::hub::{
         Auth, ChannelName, Config, Credentials, Introducer, Mode, ReadRequest, ReadResult, Since,
@@ -314,9 +315,10 @@ mod tests {
     #[test]
     fn introductions_fill_memory_up_to_the_limit() {
         let text = "x".repeat(3_000);
-        fill(0, |hub, _| {
+        // The memory of the page that is not complete doubles.
+        fill(introductions::PAGE_BYTES, |hub, _| {
             let key = ChannelName::parse("c").unwrap().for_writing().unwrap();
-            hub.introduce(at(0), &key, &text, Introducer::New(Auth::new(SECRET))).is_ok()
+            hub.introduce(at(0), &key, &text, Introducer::New(Auth::new(SECRET)), None).is_ok()
         });
     }
 
@@ -346,7 +348,7 @@ mod tests {
         }
         let key = ChannelName::parse("c").unwrap().for_writing().unwrap();
         let introducer = Introducer::New(Auth::new(SECRET));
-        let session = hub.introduce(at(50), &key, "", introducer).ok().unwrap().session;
+        let session = hub.introduce(at(50), &key, "", introducer, None).ok().unwrap().session;
         let credentials = Credentials { session, auth: "ABCDEFGHIJKLMNOPQRSTUV" };
         assert_eq!(hub.goodbye(at(51), credentials, None, Some(&"x".repeat(64 << 10))), Ok(()));
         assert_eq!(hub.gauges().messages, 52);
@@ -366,7 +368,7 @@ mod tests {
             let mut caller = Introducer::New(auth.clone());
             for name in names(session) {
                 let key = ChannelName::parse(&name).unwrap().for_writing().unwrap();
-                let introduced = hub.introduce(now, &key, "", caller).ok().unwrap();
+                let introduced = hub.introduce(now, &key, "", caller, None).ok().unwrap();
                 assert_eq!(introduced.session, session);
                 caller = Introducer::Existing(Credentials { session, auth: auth.reveal() });
             }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::bans::Address;
 use super::channel::Members;
 use super::channel_name::ChannelKey;
 use super::channels::Channels;
@@ -147,13 +148,14 @@ impl Hub {
         self.reserve(now.mono, text.len() + WRITE_OVERHEAD_BYTES, &[lookup])?;
         let channel = self.channels.get_or_create(lookup, key, now.mono, &mut self.timers);
         let from = sender.map(|session| self.sessions[session].number);
-        let kind = MessageKind::Message { from, text };
+        let kind = MessageKind::Message { from, is_owner: key.is_room_owner(), text };
         let id = self.channels.append(now, channel, kind, &mut self.timers);
         self.touch(sender, now.mono);
         Ok(id)
     }
 
-    /// Introduces a session in a channel. Later readers see its newest introduction.
+    /// Introduces a session in a channel. Later readers see its newest introduction. `address` is
+    /// that of the client, if it has one.
     ///
     /// # Errors
     ///
@@ -164,6 +166,7 @@ impl Hub {
         key: &ChannelKey<'_>,
         text: &str,
         introducer: Introducer<'_>,
+        address: Option<Address>,
     ) -> Result<Introduced, Error> {
         let lookup = self.channels.lookup(key);
         let existing = self.find_introduced(&introducer, lookup)?;
@@ -178,7 +181,8 @@ impl Hub {
         self.sessions.join(session, channel);
         let Session { number, auth, .. } = &self.sessions[session];
         let (number, auth) = (*number, auth.clone());
-        let kind = MessageKind::Introduction { from: number, text };
+        let is_owner = key.is_room_owner();
+        let kind = MessageKind::Introduction { from: number, is_owner, address, text };
         let id = self.channels.append(now, channel, kind, &mut self.timers);
         self.touch(Some(session), now.mono);
         Ok(Introduced { session: number, auth, id })
@@ -371,7 +375,7 @@ mod tests {
         let mut hub = Hub::new(Config::default());
         let key = ChannelName::parse("c").unwrap().for_writing().unwrap();
         let introducer = Introducer::New(Auth::new([b'A'; TOKEN_BYTES]));
-        let josh = hub.introduce(at(0), &key, "Josh", introducer).ok().unwrap();
+        let josh = hub.introduce(at(0), &key, "Josh", introducer, None).ok().unwrap();
         let credentials = Some(Credentials { session: josh.session, auth: josh.auth.reveal() });
         let targets = [(key, Since::Now)];
         let (epoch, grace_ms, mode) = (None, None, Mode::LongPoll);

@@ -128,6 +128,21 @@ impl Introductions {
         }
     }
 
+    /// Replaces an introduction, which must exist, by one that is not longer. Costs O(page).
+    pub(super) fn replace(&mut self, id: u64, object: &[u8], total: &Rc<Cell<usize>>) {
+        let at = self.page_of(id);
+        let (old, old_entries) = self.page(at.unwrap_or(self.pages.len()));
+        let (mut json, mut entries) = (Vec::new(), Vec::new());
+        for entry in old_entries {
+            let object = if entry.id == id { object } else { &old[entry.range()] };
+            push(&mut json, &mut entries, entry.id, object);
+        }
+        match at {
+            Some(at) => self.pages[at] = Page::new(json, entries, total),
+            None => (self.open, self.open_entries) = (json, entries),
+        }
+    }
+
     /// Copies what is left of a page to a new one, together with the next page if both fit into
     /// half a page.
     fn compact(&mut self, at: usize, total: &Rc<Cell<usize>>) {
@@ -314,13 +329,13 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
-        /// Each step adds an introduction of that length, or removes one.
+        /// Each step adds an introduction of that length, or removes or shortens one.
         #[test]
         fn introductions_are_in_order_whatever_is_removed(
             steps in prop::collection::vec((0..8_000_usize, any::<u64>()), 1..100),
         ) {
             let total = Rc::default();
-            let (mut all, mut model) = (Introductions::default(), BTreeMap::new());
+            let (mut all, mut model) = (Introductions::default(), BTreeMap::<_, Vec<u8>>::new());
             let mut held = Vec::new();
             for (id, (length, choice)) in (1..).zip(steps) {
                 if choice % 3 == 0 && !model.is_empty() {
@@ -329,6 +344,11 @@ mod tests {
                     model.remove(&gone);
                     all.remove(gone, &total);
                     prop_assert!(all.get(gone).is_none());
+                } else if choice % 3 == 1 && !model.is_empty() {
+                    let at = (choice / 3) as usize % model.len();
+                    let (&changed, json) = model.iter_mut().nth(at).unwrap();
+                    json.truncate(length);
+                    all.replace(changed, json, &total);
                 } else {
                     let json = vec![b'a' + (id % 26) as u8; length];
                     all.push(id, &json, &total);

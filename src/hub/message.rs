@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use minicbor::{Decode, Encode};
 
+use super::bans::Address;
 use super::time::{Millis, Now};
 use super::usage::ALLOCATION_BYTES;
 
@@ -24,11 +25,14 @@ pub enum Reason {
     /// The client called `/goodbye`.
     #[n(2)]
     Left,
+    /// The owner of the room, or the operator, called `/kick`.
+    #[n(3)]
+    Removed,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 3] = [Self::Timeout, Self::Closed, Self::Left];
+    pub const ALL: [Self; 4] = [Self::Timeout, Self::Closed, Self::Left, Self::Removed];
 
     /// Returns the reason as in the message.
     #[must_use]
@@ -37,6 +41,7 @@ impl Reason {
             Self::Timeout => "timeout",
             Self::Closed => "closed",
             Self::Left => "left",
+            Self::Removed => "removed",
         }
     }
 }
@@ -90,9 +95,29 @@ impl<'a> JsonText<'a> {
 /// Kind and contents of a new message.
 #[derive(Clone, Copy)]
 pub(super) enum MessageKind<'a> {
-    Message { from: Option<u64>, text: &'a JsonText<'a> },
-    Introduction { from: u64, text: &'a JsonText<'a> },
-    Goodbye { from: u64, reason: Reason, text: Option<&'a JsonText<'a>> },
+    Message {
+        from: Option<u64>,
+        /// Written under the name of the room's owner.
+        is_owner: bool,
+        text: &'a JsonText<'a>,
+    },
+    Introduction {
+        from: u64,
+        /// Introduced under the name of the room's owner.
+        is_owner: bool,
+        /// Address of the client. Readers do not get it.
+        address: Option<Address>,
+        text: &'a JsonText<'a>,
+    },
+    Goodbye {
+        from: u64,
+        reason: Reason,
+        text: Option<&'a JsonText<'a>>,
+    },
+    /// The message with the id `of` was removed.
+    Removal {
+        of: u64,
+    },
 }
 
 /// One retained message.
@@ -115,10 +140,13 @@ pub(super) fn encode(
     now: Now,
     kind: MessageKind<'_>,
 ) -> Range<usize> {
-    let (name, from, text): (&[u8], _, _) = match kind {
-        MessageKind::Message { from, text } => (b"message", from, Some(text)),
-        MessageKind::Introduction { from, text } => (b"introduction", Some(from), Some(text)),
-        MessageKind::Goodbye { from, text, .. } => (b"goodbye", Some(from), text),
+    let (name, from, is_owner, text): (&[u8], _, _, _) = match kind {
+        MessageKind::Message { from, is_owner, text } => (b"message", from, is_owner, Some(text)),
+        MessageKind::Introduction { from, is_owner, text, .. } => {
+            (b"introduction", Some(from), is_owner, Some(text))
+        }
+        MessageKind::Goodbye { from, text, .. } => (b"goodbye", Some(from), false, text),
+        MessageKind::Removal { .. } => (b"removal", None, false, None),
     };
     scratch.clear();
     scratch.extend_from_slice(b"{\"id\":");
@@ -131,6 +159,9 @@ pub(super) fn encode(
         scratch.extend_from_slice(b",\"from\":");
         push_number(scratch, from);
     }
+    if is_owner {
+        scratch.extend_from_slice(b",\"owner\":true");
+    }
     let mut literal = 0..0;
     if let Some(text) = text {
         scratch.extend_from_slice(b",\"message\":");
@@ -138,10 +169,17 @@ pub(super) fn encode(
         text.push(scratch);
         literal.end = scratch.len();
     }
-    if let MessageKind::Goodbye { reason, .. } = kind {
-        scratch.extend_from_slice(b",\"reason\":\"");
-        scratch.extend_from_slice(reason.as_str().as_bytes());
-        scratch.push(b'"');
+    match kind {
+        MessageKind::Goodbye { reason, .. } => {
+            scratch.extend_from_slice(b",\"reason\":\"");
+            scratch.extend_from_slice(reason.as_str().as_bytes());
+            scratch.push(b'"');
+        }
+        MessageKind::Removal { of } => {
+            scratch.extend_from_slice(b",\"of\":");
+            push_number(scratch, of);
+        }
+        MessageKind::Message { .. } | MessageKind::Introduction { .. } => {}
     }
     scratch.push(b'}');
     literal
@@ -235,16 +273,31 @@ mod tests {
         let [josh, howdy, empty, bye] = ["Josh", "howdy", "", "bye"].map(JsonText::new);
         let cases = [
             (
-                MessageKind::Introduction { from: 1, text: &josh },
+                MessageKind::Introduction { from: 1, is_owner: false, address: None, text: &josh },
                 r#"{"id":5,"type":"introduction","time":1763802330123,"from":1,"message":"Josh"}"#,
             ),
             (
-                MessageKind::Message { from: Some(1), text: &howdy },
+                MessageKind::Message { from: Some(1), is_owner: false, text: &howdy },
                 r#"{"id":5,"type":"message","time":1763802330123,"from":1,"message":"howdy"}"#,
             ),
             (
-                MessageKind::Message { from: None, text: &empty },
+                MessageKind::Message { from: None, is_owner: false, text: &empty },
                 r#"{"id":5,"type":"message","time":1763802330123,"message":""}"#,
+            ),
+            (
+                MessageKind::Message { from: Some(1), is_owner: true, text: &howdy },
+                concat!(
+                    r#"{"id":5,"type":"message","time":1763802330123,"#,
+                    r#""from":1,"owner":true,"message":"howdy"}"#
+                ),
+            ),
+            (
+                MessageKind::Message { from: None, is_owner: true, text: &howdy },
+                r#"{"id":5,"type":"message","time":1763802330123,"owner":true,"message":"howdy"}"#,
+            ),
+            (
+                MessageKind::Removal { of: 3 },
+                r#"{"id":5,"type":"removal","time":1763802330123,"of":3}"#,
             ),
             (
                 MessageKind::Goodbye { from: 1, reason: Reason::Timeout, text: None },

@@ -20,6 +20,7 @@
 //! memory limit evicts history. A snapshot holds the times that these rules need.
 
 mod apply;
+mod bans;
 mod channel;
 mod channel_name;
 mod channel_slice;
@@ -40,6 +41,7 @@ mod ids;
 mod introductions;
 mod lookup;
 mod message;
+mod moderation;
 mod nodes;
 mod paged_slab;
 mod proposals;
@@ -50,6 +52,7 @@ mod reader_counts;
 mod readers;
 mod reads;
 mod recovery;
+mod removal;
 mod reply;
 mod session;
 mod sessions;
@@ -65,8 +68,11 @@ mod timers;
 mod usage;
 mod wake;
 
+pub use bans::{Address, BANS_PER_CHANNEL_MAX};
 pub use channel::{Member, Members};
-pub use channel_name::{BadName, ChannelKey, ChannelName, NotReadable, NotWritable, Pair};
+pub use channel_name::{
+    BadName, ChannelKey, ChannelName, NotOwner, NotReadable, NotWritable, Pair, PairKind,
+};
 pub use channel_slice::ChannelSlice;
 pub use clustering::Standing;
 pub use command::{Applied, Command, Introducing, SharedSettings};
@@ -77,6 +83,7 @@ pub use ids::{Auth, Epoch, ID_MAX, TOKEN_BYTES, token};
 pub use introductions::{IntroductionPage, IntroductionSlice, PageSlice};
 pub use message::Reason;
 pub(crate) use message::{push_number, push_string};
+pub use moderation::{BAN_SECONDS_MAX, Kick};
 pub use nodes::{HEARTBEAT_MS, SavedCluster, SavedNodes};
 pub use paged_slab::PAGE_BYTES;
 pub use proposals::{LogHealth, Proposal, ProposalCursor, Proposals};

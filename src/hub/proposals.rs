@@ -35,6 +35,7 @@ struct KeptWrite {
     index: u32,
     hint: WriteHint,
     from: Option<u64>,
+    is_owner: bool,
     /// Lengths in bytes, of the name and the text in `texts` and of the CBOR.
     name: u32,
     text: u32,
@@ -121,7 +122,12 @@ impl Proposals {
             writes: at.writes + 1,
             texts: end,
         };
-        let command = Command::Write { channel, from: write.from, text };
+        let command = Command::Write {
+            channel,
+            from: write.from,
+            text,
+            is_owner: write.is_owner.then_some(true),
+        };
         Proposal { command, hint: Some(write.hint) }
     }
 
@@ -191,16 +197,18 @@ impl Proposals {
         hint: WriteHint,
         channel: &str,
         from: Option<u64>,
+        is_owner: bool,
         text: &str,
     ) {
         let before = self.bytes.len();
-        self.push(&Command::Write { channel, from, text });
+        self.push(&Command::Write { channel, from, text, is_owner: is_owner.then_some(true) });
         self.texts.push_str(channel);
         self.texts.push_str(text);
         self.writes.push(KeptWrite {
             index: self.count - 1,
             hint,
             from,
+            is_owner,
             name: channel.len() as u32,
             text: text.len() as u32,
             encoded: (self.bytes.len() - before) as u32,
@@ -225,7 +233,7 @@ mod tests {
     /// A write with these parts, or a command that is not kept.
     #[derive(Clone, Debug)]
     enum Proposed {
-        Write { hint: WriteHint, name: String, from: Option<u64>, text: String },
+        Write { hint: WriteHint, name: String, from: Option<u64>, is_owner: bool, text: String },
         Other { next_id: u64 },
     }
 
@@ -233,16 +241,22 @@ mod tests {
         fn strategy() -> impl Strategy<Value = Self> {
             let hint = (any::<u32>(), any::<bool>());
             let hint = hint.prop_map(|(channel, is_plain)| WriteHint { channel, is_plain });
-            let write = (hint, "\\PC{1,40}", any::<Option<u64>>(), any::<String>());
-            let write =
-                write.prop_map(|(hint, name, from, text)| Self::Write { hint, name, from, text });
+            let write = (hint, "\\PC{1,40}", any::<Option<u64>>(), any::<bool>(), any::<String>());
+            let write = write.prop_map(|(hint, name, from, is_owner, text)| Self::Write {
+                hint,
+                name,
+                from,
+                is_owner,
+                text,
+            });
             prop_oneof![3 => write, 1 => any::<u64>().prop_map(|next_id| Self::Other { next_id })]
         }
 
         fn command(&self) -> Command<'_> {
             match self {
-                Self::Write { name, from, text, .. } => {
-                    Command::Write { channel: name, from: *from, text }
+                Self::Write { name, from, is_owner, text, .. } => {
+                    let is_owner = is_owner.then_some(true);
+                    Command::Write { channel: name, from: *from, text, is_owner }
                 }
                 Self::Other { next_id } => Command::DropChannel { channel: "c", next_id: *next_id },
             }
@@ -250,8 +264,8 @@ mod tests {
 
         fn push_to(&self, proposals: &mut Proposals) {
             match self {
-                Self::Write { hint, name, from, text } => {
-                    proposals.push_write(*hint, name, *from, text);
+                Self::Write { hint, name, from, is_owner, text } => {
+                    proposals.push_write(*hint, name, *from, *is_owner, text);
                 }
                 Self::Other { .. } => proposals.push(&self.command()),
             }

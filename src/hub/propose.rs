@@ -5,6 +5,7 @@
 //! (memory, number of channels) are checked here only; limits of shared state are checked again
 //! when the command is applied.
 
+use super::bans::Address;
 use super::channel_name::ChannelKey;
 use super::command::{Command, Introducing};
 use super::error::Error;
@@ -106,7 +107,8 @@ impl Hub {
         let channel = self.await_command(now, lookup, key);
         let hint = WriteHint { channel, is_plain: json.is_plain() };
         let from = sender.map(|session| self.sessions[session].number);
-        self.waiting_proposals().push_write(hint, key.as_str(), from, text);
+        let is_owner = key.is_room_owner();
+        self.waiting_proposals().push_write(hint, key.as_str(), from, is_owner, text);
         self.begin_call(sender, now);
         Ok(())
     }
@@ -122,6 +124,7 @@ impl Hub {
         key: &ChannelKey<'_>,
         text: &str,
         introducer: &Introducer<'_>,
+        address: Option<Address>,
     ) -> Result<(), Error> {
         let lookup = self.channels.lookup(key);
         // The limit of channels is checked when the command is applied: a goodbye may come before.
@@ -138,7 +141,9 @@ impl Hub {
             (Introducer::New(auth), _) => Introducing::New(*auth.as_bytes()),
             (Introducer::Existing(credentials), _) => Introducing::Existing(credentials.session),
         };
-        self.propose(&Command::Introduce { channel: key.as_str(), session, text });
+        let is_owner = key.is_room_owner().then_some(true);
+        let (channel, address) = (key.as_str(), address.map(Address::number));
+        self.propose(&Command::Introduce { channel, session, text, is_owner, address });
         self.begin_call(existing, now);
         Ok(())
     }
@@ -268,6 +273,7 @@ impl Hub {
             Command::Write { channel, from, .. } => {
                 self.refuse_message(now, channel, from);
             }
+            Command::Remove { channel, .. } => self.refuse_message(now, channel, None),
             Command::Introduce { channel, session: Introducing::New(_), .. } => {
                 self.refuse_message(now, channel, None);
             }
@@ -288,7 +294,8 @@ impl Hub {
             Command::Begin { .. }
             | Command::Join { .. }
             | Command::Hold { .. }
-            | Command::Part { .. } => {}
+            | Command::Part { .. }
+            | Command::Kick { .. } => {}
         }
     }
 
@@ -326,7 +333,7 @@ impl Hub {
 
     /// Makes a channel exist in this process until a command for it is applied, so that it counts
     /// against the limit of channels. Returns its index.
-    fn await_command(&mut self, now: Now, lookup: Lookup, key: &ChannelKey<'_>) -> u32 {
+    pub(super) fn await_command(&mut self, now: Now, lookup: Lookup, key: &ChannelKey<'_>) -> u32 {
         let index = self.channels.get_or_create(lookup, key, now.mono, &mut self.timers);
         self.channels.begin_proposal(index, now.mono);
         index
@@ -411,7 +418,7 @@ mod tests {
 
         fn introduce(&mut self, now: Now) -> Introduced {
             let introducer = Introducer::New(Auth::new([b'A'; TOKEN_BYTES]));
-            self.hub.propose_introduction(now, &key("c"), "Josh", &introducer).unwrap();
+            self.hub.propose_introduction(now, &key("c"), "Josh", &introducer, None).unwrap();
             let proposals = self.take();
             let Some(Ok(Applied::Introduced(josh))) = self.apply(now, &proposals).pop() else {
                 panic!("it was introduced");
@@ -471,7 +478,7 @@ mod tests {
             logged.apply(at(0), &proposals);
             let mut moved = Proposals::default();
             let hint = WriteHint { channel: hint, is_plain: true };
-            moved.push_write(hint, "c", None, "howdy");
+            moved.push_write(hint, "c", None, false, "howdy");
             let result = logged.apply(at(0), &moved).pop();
             let expected = if is_known { 2 } else { 1 };
             let Some(Ok(Applied::Written(id))) = result else { panic!("it was written") };
@@ -545,7 +552,7 @@ mod tests {
     fn a_new_numbering_is_told_to_the_readers_that_know_ids() {
         let mut logged = Logged::new();
         let introducer = Introducer::New(Auth::new([b'A'; TOKEN_BYTES]));
-        logged.hub.propose_introduction(at(0), &key("c"), "Josh", &introducer).unwrap();
+        logged.hub.propose_introduction(at(0), &key("c"), "Josh", &introducer, None).unwrap();
         let proposals = logged.take();
         logged.apply(at(0), &proposals);
         logged.hub.deliver(at(0), |_| {});

@@ -50,9 +50,10 @@ impl Hub {
         self.begin_read(now, request, context)
     }
 
-    /// Subscribes a stream to other channels, with its client and session unchanged. Returns the
-    /// new key of the stream and its first reply. The credentials of the request only keep their
-    /// own session alive. Without a grace period in the request, that of the stream stays.
+    /// Subscribes a stream to other channels, with its client unchanged. Returns the new key of the
+    /// stream and its first reply. From then on the stream keeps the session of the request's
+    /// credentials alive; without credentials, that of the stream stays. Without a grace period in
+    /// the request, that of the stream stays.
     ///
     /// # Errors
     ///
@@ -66,6 +67,7 @@ impl Hub {
     ) -> Result<(ReaderKey, Reply<'_>), Error> {
         let Reader { session, grace_ms, .. } = *self.readers.get(key).ok_or(Error::SessionEnded)?;
         let caller = self.sessions.authenticate_reader(request.credentials)?;
+        let session = caller.or(session);
         let grace_ms = request.grace_ms.or(Some(grace_ms.into()));
         let request = ReadRequest { grace_ms, mode: Mode::Stream, ..*request };
         let context = ReadContext { caller, session, old_stream: Some(key) };

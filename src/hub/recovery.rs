@@ -2,8 +2,9 @@
 
 use minicbor::Decoder;
 
+use super::bans::{Address, Bans};
 use super::channel::{Channel, Member};
-use super::channel_name::ChannelName;
+use super::channel_name::ChannelKey;
 use super::checkpoint::{
     CheckpointChannel, CheckpointEnd, CheckpointHeader, CheckpointRecord, CheckpointSession,
 };
@@ -206,6 +207,13 @@ impl Recovery {
         let Hub { channels, timers, .. } = &mut self.hub;
         // A channel that was dropped and created again may come twice: the later one is right.
         channels.restore_shared(index, record.next_id, record.position, record.created_at, timers);
+        if let Some(saved) = &record.bans {
+            let ahead_ms = self.ahead_ms;
+            let until = |until_ms: u64| Millis(until_ms.saturating_sub_signed(ahead_ms));
+            let bans = saved.iter().map(|(number, until_ms)| (*number, until(*until_ms)));
+            let bans = Bans::restore(bans).ok_or(Corrupt("addresses out of order"))?;
+            channels.change_bans(index, |_| Some(Box::new(bans)));
+        }
         self.channel = Some((index, record.next_id));
         Ok(())
     }
@@ -218,6 +226,7 @@ impl Recovery {
                 id: member.id,
                 unix_ms: member.unix_ms,
                 text_json: member.text.as_bytes().into(),
+                address: member.address.and_then(Address::from_number),
             };
             let introduction = member.introduction.as_bytes();
             let is_new =
@@ -298,8 +307,7 @@ impl Recovery {
     }
 
     fn find_or_add_channel(&mut self, name: &str) -> Result<u32, Corrupt> {
-        let is_valid = ChannelName::parse(name).is_ok_and(|name| name.for_writing().is_ok());
-        check(is_valid, "invalid channel name")?;
+        check(ChannelKey::of_stored(name).is_ok(), "invalid channel name")?;
         let Hub { channels, timers, .. } = &mut self.hub;
         Ok(channels
             .find_name(name)

@@ -74,7 +74,7 @@ pub struct SnapshotLog {
 /// A channel with its history and its members.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
 pub struct SnapshotChannel<'a> {
-    /// Name of the channel; of a pair, the write name.
+    /// Name of the channel; of a pair, the name that is given away.
     #[b(0)]
     pub name: &'a str,
     /// Id of the first entry, or the next id if there is no entry.
@@ -89,6 +89,10 @@ pub struct SnapshotChannel<'a> {
     /// Members.
     #[b(4)]
     pub members: Vec<SnapshotMember<'a>>,
+    /// Numbers of the addresses that were sent away, rising, and the ends of their times. `None`
+    /// if there are none.
+    #[n(5)]
+    pub bans: Option<Vec<(u64, u64)>>,
 }
 
 /// A retained message.
@@ -120,6 +124,9 @@ pub struct SnapshotMember<'a> {
     /// The introduction as a whole.
     #[b(4)]
     pub introduction: &'a str,
+    /// Number of the address of the client. `None` if it had none.
+    #[n(5)]
+    pub address: Option<u64>,
 }
 
 /// Returns members in the order of their introductions.
@@ -166,6 +173,32 @@ pub struct Corrupt(pub &'static str);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An earlier version writes neither addresses nor who was sent away, and skips both.
+    #[test]
+    fn a_channel_in_which_nobody_was_sent_away_is_that_of_earlier_versions() {
+        let (entries, members) = (Vec::new(), Vec::new());
+        let mut channel = SnapshotChannel {
+            name: "c",
+            first_id: 1,
+            last_use_ms: 2,
+            entries,
+            members,
+            bans: None,
+        };
+        let bytes = minicbor::to_vec(&channel).unwrap();
+        assert_eq!(bytes[0], 0x85, "an array of five values");
+        assert!(minicbor::decode::<SnapshotChannel<'_>>(&bytes).unwrap() == channel);
+        channel.bans = Some(vec![(7, 9)]);
+        let bytes = minicbor::to_vec(&channel).unwrap();
+        assert!(minicbor::decode::<SnapshotChannel<'_>>(&bytes).unwrap() == channel);
+        let (text, introduction) = ("\"\"", "{}");
+        let member =
+            SnapshotMember { session: 1, id: 1, unix_ms: 0, text, introduction, address: None };
+        let bytes = minicbor::to_vec(&member).unwrap();
+        assert_eq!(bytes[0], 0x85, "an array of five values");
+        assert!(minicbor::decode::<SnapshotMember<'_>>(&bytes).unwrap() == member);
+    }
 
     /// An earlier version sends no position in an upgrade, and writes none to a state file.
     #[test]

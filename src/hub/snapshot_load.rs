@@ -1,7 +1,8 @@
 //! Loading a hub from a snapshot.
 
+use super::bans::{Address, Bans};
 use super::channel::{Channel, Member};
-use super::channel_name::{ChannelKey, ChannelName};
+use super::channel_name::ChannelKey;
 use super::channels::Channels;
 use super::config::Config;
 use super::ids::{Auth, Epoch, ID_MAX, TOKEN_BYTES};
@@ -96,7 +97,8 @@ impl SnapshotLoader {
     }
 
     fn load_channel(&mut self, record: &SnapshotChannel<'_>) -> Result<(), Corrupt> {
-        let key = parse_key(record.name).ok_or(Corrupt("invalid channel name"))?;
+        let key =
+            ChannelKey::of_stored(record.name).map_err(|_| Corrupt("invalid channel name"))?;
         check(self.channels.find(&key).is_none(), "duplicate channel")?;
         let next_id = record.first_id.checked_add(record.entries.len() as u64);
         check(
@@ -120,6 +122,7 @@ impl SnapshotLoader {
                 id: member.id,
                 unix_ms: member.unix_ms,
                 text_json: member.text.as_bytes().into(),
+                address: member.address.and_then(Address::from_number),
             };
             check(
                 channel.restore_member(member.session, restored),
@@ -132,6 +135,11 @@ impl SnapshotLoader {
         for member in members {
             let json = member.introduction.as_bytes();
             channel.introductions.push(member.id, json, self.channels.page_bytes());
+        }
+        if let Some(saved) = &record.bans {
+            let bans = saved.iter().map(|(number, until_ms)| (*number, Millis(*until_ms)));
+            let bans = Bans::restore(bans).ok_or(Corrupt("addresses out of order"))?;
+            channel.set_bans(Box::new(bans).without_ended(self.now.mono));
         }
         // The operator may have shortened the history.
         channel.trim_to(self.config.history);
@@ -193,10 +201,6 @@ impl SnapshotLoader {
     }
 }
 
-fn parse_key(name: &str) -> Option<ChannelKey<'_>> {
-    ChannelName::parse(name).ok()?.for_writing().ok()
-}
-
 fn check(is_valid: bool, problem: &'static str) -> Result<(), Corrupt> {
     if is_valid { Ok(()) } else { Err(Corrupt(problem)) }
 }
@@ -236,7 +240,9 @@ mod tests {
                 unix_ms: 0,
                 text,
                 introduction,
+                address: None,
             }],
+            bans: None,
         }))
     }
 

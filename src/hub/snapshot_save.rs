@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::bans::Address;
 use super::channel::Channel;
 use super::hub::Hub;
 use super::message::Entry;
@@ -84,7 +85,16 @@ impl Channel {
             unix_ms: member.unix_ms,
             text: as_text(&member.text_json),
             introduction: as_text(self.introductions.get(member.id).unwrap_or_default()),
+            address: member.address.map(Address::number),
         })
+    }
+
+    /// Makes the list of the addresses that were sent away. Its times are ahead of those of this
+    /// process.
+    pub(super) fn snapshot_bans(&self, ahead_ms: i64) -> Option<Vec<(u64, u64)>> {
+        let with_time =
+            |(number, until): (u64, Millis)| (number, until.0.saturating_add_signed(ahead_ms));
+        self.bans.as_ref().map(|bans| bans.iter().map(with_time).collect())
     }
 
     fn to_snapshot(&self, now: Millis) -> SnapshotChannel<'_> {
@@ -96,6 +106,7 @@ impl Channel {
             last_use_ms: last_use.0,
             entries: self.entries.iter().map(SnapshotEntry::of).collect(),
             members: self.snapshot_members().collect(),
+            bans: self.snapshot_bans(0),
         }
     }
 }
@@ -145,7 +156,7 @@ mod tests {
         let mut hub = Hub::new(Config::default());
         let key = |name| ChannelName::parse(name).unwrap().for_writing().unwrap();
         let introducer = Introducer::New(Auth::new([b'A'; TOKEN_BYTES]));
-        let josh = hub.introduce(now, &key("c"), "Josh", introducer).ok().unwrap();
+        let josh = hub.introduce(now, &key("c"), "Josh", introducer, None).ok().unwrap();
         hub.deliver(now, |_| {});
         let credentials = Some(Credentials { session: josh.session, auth: josh.auth.reveal() });
         let [closed, _] = ["one", "other"].map(|name| {

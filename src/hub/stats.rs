@@ -34,6 +34,7 @@ pub struct Gauges {
 pub struct Stats {
     messages: u64,
     introductions: u64,
+    removals: u64,
     goodbyes: [u64; Reason::ALL.len()],
     dropped: [u64; DropReason::ALL.len()],
     deliveries: u64,
@@ -57,9 +58,13 @@ impl DropReason {
 impl Stats {
     /// Returns the number of messages added, by type.
     #[must_use]
-    pub fn messages(&self) -> [(&'static str, u64); 3] {
-        let goodbyes = self.goodbyes.iter().sum();
-        [("message", self.messages), ("introduction", self.introductions), ("goodbye", goodbyes)]
+    pub fn messages(&self) -> [(&'static str, u64); 4] {
+        [
+            ("message", self.messages),
+            ("introduction", self.introductions),
+            ("goodbye", self.goodbyes.iter().sum()),
+            ("removal", self.removals),
+        ]
     }
 
     /// Returns the number of goodbyes added for this reason. A session that ends adds one to each
@@ -87,6 +92,7 @@ impl Stats {
             MessageKind::Message { .. } => self.messages += 1,
             MessageKind::Introduction { .. } => self.introductions += 1,
             MessageKind::Goodbye { reason, .. } => self.goodbyes[*reason as usize] += 1,
+            MessageKind::Removal { .. } => self.removals += 1,
         }
     }
 

@@ -202,8 +202,8 @@ impl<S: Socket> Client<S> {
 
     /// Returns the peer that the client's requests come from.
     pub(super) fn request_source(&self) -> RequestSource {
-        let Self { address, is_proxy, .. } = *self;
-        RequestSource { address, is_proxy, is_tls: self.socket.is_tls() }
+        let Self { address, is_proxy, is_admin, .. } = *self;
+        RequestSource { address, is_proxy, is_tls: self.socket.is_tls(), is_admin }
     }
 
     pub(super) fn state(&self) -> &State {

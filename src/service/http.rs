@@ -33,7 +33,6 @@ impl<L: Listener> Service<L> {
     ) -> (usize, Pause) {
         let client = self.io.clients.expect_mut(key);
         let source = client.request_source();
-        let source = (!client.is_admin).then_some(source);
         let mut handled = 0;
         loop {
             if *progress == Progress::default() {
@@ -92,7 +91,7 @@ impl<L: Listener> Service<L> {
     fn handle_after_proposal(
         &mut self,
         key: Key,
-        source: Option<RequestSource>,
+        source: RequestSource,
         responder: Responder,
         bytes: &mut [u8],
         progress: &mut Progress,
@@ -127,14 +126,13 @@ impl<L: Listener> Service<L> {
         }
     }
 
-    /// Handles the request at the start of `bytes` and returns its length. `source` is `None` for
-    /// a client of the admin listener.
+    /// Handles the request at the start of `bytes` and returns its length.
     #[expect(clippy::inline_always, reason = "a step of each request, called from two places")]
     #[inline(always)]
     fn handle_next_request(
         &mut self,
         key: Key,
-        source: Option<RequestSource>,
+        source: RequestSource,
         bytes: &mut [u8],
         progress: &mut Progress,
         is_waiting: bool,
@@ -185,23 +183,31 @@ impl<L: Listener> Service<L> {
     fn handle_request(
         &mut self,
         key: Key,
-        source: Option<RequestSource>,
+        source: RequestSource,
         request: &Request<'_>,
         is_waiting: bool,
     ) -> Handled {
-        let Self { hub, io, commits, .. } = self;
-        let Some(source) = source else {
-            let log = commits.gauges(hub, io.now.mono);
-            let (active, metrics) = (io.clients.active(), &mut io.metrics);
-            let write_page = |api: &_, page: &mut _| metrics.write(hub, api, active, &log, page);
-            let takes_changes = commits.takes_changes(io.now.mono) && hub.is_joined();
-            let (api, out) = (&mut io.api, &mut io.response);
-            return Handled::Responded(api.handle_admin(request, takes_changes, write_page, out));
-        };
+        let Self { hub, io, .. } = self;
         let (now, token) = (io.now, key.to_bits());
         let waited = hub.is_clustered().then(|| io.clients.expect_mut(key).waited.take()).flatten();
         let mut context = Context { hub, now, source, token, is_waiting, waited };
-        io.api.handle(&mut context, request, &mut io.response)
+        if !source.is_admin {
+            return io.api.handle(&mut context, request, &mut io.response);
+        }
+        let handled = io.api.handle_operator_call(&mut context, request, &mut io.response);
+        handled.unwrap_or_else(|| self.respond_admin(request))
+    }
+
+    /// Responds to a request of the admin listener that is no call.
+    #[cold]
+    fn respond_admin(&mut self, request: &Request<'_>) -> Handled {
+        let Self { hub, io, commits, .. } = self;
+        let log = commits.gauges(hub, io.now.mono);
+        let (active, metrics) = (io.clients.active(), &mut io.metrics);
+        let write_page = |api: &_, page: &mut _| metrics.write(hub, api, active, &log, page);
+        let takes_changes = commits.takes_changes(io.now.mono) && hub.is_joined();
+        let (api, out) = (&mut io.api, &mut io.response);
+        Handled::Responded(api.handle_admin(request, takes_changes, write_page, out))
     }
 
     /// Returns whether the client whose requests are handled has used its share of the turn's

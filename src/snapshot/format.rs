@@ -132,10 +132,14 @@ impl<T: Read> Read for Checksummed<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
     use std::time::Duration;
 
     use super::*;
-    use crate::hub::{Auth, ChannelName, Credentials, Epoch, Introducer, Millis, Since, token};
+    use crate::hub::{
+        Address, Auth, ChannelName, Credentials, Epoch, Error, Introducer, Kick, Millis, Since,
+        token,
+    };
 
     const NOW: Now = Now { mono: Millis(5_000), unix_ms: 1_763_802_330_123 };
 
@@ -163,9 +167,9 @@ mod tests {
         let at_start = Now { mono: Millis(0), unix_ms: NOW.unix_ms - 5_000 };
         hub.write(at_start, &channel("test"), "howdy \u{2028} ü", None).unwrap();
         let introducer = Introducer::New(Auth::new(token(|| 7)));
-        let josh = hub.introduce(at_start, &channel("test"), "Josh", introducer).unwrap();
+        let josh = hub.introduce(at_start, &channel("test"), "Josh", introducer, None).unwrap();
         let credentials = Credentials { session: josh.session, auth: josh.auth.reveal() };
-        hub.introduce(NOW, &channel("other"), "Josh too", Introducer::Existing(credentials))
+        hub.introduce(NOW, &channel("other"), "Josh too", Introducer::Existing(credentials), None)
             .unwrap();
         hub.deliver(NOW, |_| unreachable!("no reader waits"));
         let mut bytes = Vec::new();
@@ -209,6 +213,31 @@ mod tests {
     }
 
     #[test]
+    fn the_time_of_an_address_that_was_sent_away_continues() {
+        let (mut hub, mut bytes) = snapshot();
+        let address = NonZeroU64::new(7).map(Address::new);
+        let introducer = Introducer::New(Auth::new(token(|| 8)));
+        let troll = hub.introduce(NOW, &channel("other"), "Troll", introducer, address).unwrap();
+        let kick = Kick { seconds: 60, text: None };
+        hub.kick(NOW, &channel("other"), troll.session, kick);
+        hub.goodbye(NOW, Credentials { session: 2, auth: troll.auth.reveal() }, None, None)
+            .unwrap();
+        hub.deliver(NOW, |_| unreachable!("no reader waits"));
+        bytes.clear();
+        write(&hub, NOW, 0, &mut bytes).unwrap();
+        let (restored, now) = read(&config(), NOW.unix_ms, &mut bytes.as_slice()).unwrap();
+        let mut again = Vec::new();
+        write(&restored, now, 0, &mut again).unwrap();
+        assert!(again == bytes, "another snapshot");
+        for (away_ms, is_away) in [(0, true), (59_999, true), (60_000, false)] {
+            let (hub, now) = read(&config(), NOW.unix_ms + away_ms, &mut bytes.as_slice()).unwrap();
+            let checked = hub.check_address(now, &channel("other"), address);
+            assert_eq!(checked, if is_away { Err(Error::SentAway) } else { Ok(()) });
+            assert_eq!(hub.has_bans(), is_away);
+        }
+    }
+
+    #[test]
     fn session_timeouts_are_paused_while_no_process_serves_and_retention_is_not() {
         let (_, bytes) = snapshot();
         let (mut hub, now) = read(&config(), NOW.unix_ms + 600_000, &mut bytes.as_slice()).unwrap();
@@ -233,7 +262,7 @@ mod tests {
         use crate::hub::{Mode, ReadRequest, ReadResult};
         let mut hub = Hub::new(config());
         let introducer = Introducer::New(Auth::new(token(|| 7)));
-        let josh = hub.introduce(NOW, &channel("test"), "Josh", introducer).unwrap();
+        let josh = hub.introduce(NOW, &channel("test"), "Josh", introducer, None).unwrap();
         let credentials = Some(Credentials { session: josh.session, auth: josh.auth.reveal() });
         hub.deliver(NOW, |_| unreachable!("no reader waits"));
         let targets = [(ChannelName::parse("other").unwrap().for_reading().unwrap(), Since::All)];

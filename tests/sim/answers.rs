@@ -11,23 +11,23 @@ use super::pending::{Pending, Read, Subscription};
 use super::plan::IDLE_CHANNEL_MS;
 
 /// Answer of one channel, if an answer could be of any length.
-pub(super) struct Expected<'m> {
+pub(super) struct Expected {
     /// Introductions that history has dropped.
-    dropped: Vec<&'m Message>,
-    messages: Vec<&'m Message>,
+    dropped: Vec<Message>,
+    messages: Vec<Message>,
     next_id: u64,
     missed: bool,
     reset: bool,
 }
 
-impl Expected<'_> {
+impl Expected {
     pub(super) fn is_news(&self) -> bool {
         !self.dropped.is_empty() || !self.messages.is_empty() || self.missed || self.reset
     }
 }
 
 impl Model {
-    pub(super) fn expected(&self, ask: &Read) -> Vec<Expected<'_>> {
+    pub(super) fn expected(&self, ask: &Read) -> Vec<Expected> {
         let is_ours = ask.epoch.as_ref().is_none_or(|epoch| *epoch == self.epoch);
         ask.follows
             .iter()
@@ -35,7 +35,7 @@ impl Model {
             .collect()
     }
 
-    fn expected_of(&self, channel: usize, since: Since, is_ours: bool) -> Expected<'_> {
+    fn expected_of(&self, channel: usize, since: Since, is_ours: bool) -> Expected {
         let next_id = self.next_id(channel);
         match since {
             Since::Id(id) if !is_ours || id > next_id => {
@@ -48,7 +48,7 @@ impl Model {
         }
     }
 
-    fn expect_from(&self, channel: usize, id: u64, tells_gaps: bool) -> Expected<'_> {
+    fn expect_from(&self, channel: usize, id: u64, tells_gaps: bool) -> Expected {
         Expected {
             dropped: Vec::new(),
             messages: self.retained_messages(channel).filter(|message| message.id >= id).collect(),
@@ -58,28 +58,39 @@ impl Model {
         }
     }
 
-    fn expect_all(&self, channel: usize) -> Expected<'_> {
+    fn expect_all(&self, channel: usize) -> Expected {
         let oldest_id = self.oldest_id(channel);
         let mut dropped: Vec<_> = self
             .members(channel)
             .into_values()
             .filter(|introduction| introduction.id < oldest_id)
+            .cloned()
             .collect();
         dropped.sort_unstable_by_key(|introduction| introduction.id);
-        Expected { dropped, ..self.expect_from(channel, 0, false) }
+        let mut expected = Expected { dropped, ..self.expect_from(channel, 0, false) };
+        // An introduction that was removed is still that of a member.
+        for introduction in self.members(channel).into_values() {
+            let same = expected.messages.iter_mut().find(|its| its.id == introduction.id);
+            let same = same.filter(|its| its.kind == Type::Removed);
+            self.tally.count_if(same.is_some(), "introduction without its text given");
+            if let Some(same) = same {
+                *same = introduction.clone();
+            }
+        }
+        expected
     }
 
     /// Leaves messages that would make the answer too long to the next read.
-    pub(super) fn cut(&self, expected: Vec<Expected<'_>>) -> Answer {
+    pub(super) fn cut(&self, expected: Vec<Expected>) -> Answer {
         let (mut bytes, mut is_empty, mut is_full) = (0, true, false);
         self.tally.count_those(&[
             ("dropped introduction given", expected.iter().any(|its| !its.dropped.is_empty())),
             ("missed sent", expected.iter().any(|its| its.missed)),
             ("reset sent", expected.iter().any(|its| its.reset)),
         ]);
-        let mut cut_one = |its: Expected<'_>| {
+        let mut cut_one = |its: Expected| {
             let Expected { dropped, messages, mut next_id, missed, reset } = its;
-            let mut taken: Vec<Message> = dropped.into_iter().cloned().collect();
+            let mut taken = dropped;
             for message in messages {
                 bytes += message.json().len();
                 is_full |= !is_empty && bytes > self.limits.max_reply;
@@ -89,14 +100,14 @@ impl Model {
                     break;
                 }
                 is_empty = false;
-                taken.push(message.clone());
+                taken.push(message);
             }
             Part { messages: taken, next_id, missed, reset }
         };
         expected.into_iter().map(&mut cut_one).collect()
     }
 
-    pub(super) fn expect_pending(&self, read: &Pending) -> Vec<Expected<'_>> {
+    pub(super) fn expect_pending(&self, read: &Pending) -> Vec<Expected> {
         let expected = |its: &Subscription| match its.since {
             Since::Id(_) => self.expect_from(its.channel, its.cursor, true),
             Since::All => self.expect_all(its.channel),
@@ -221,6 +232,10 @@ impl Model {
             }
         }
         for channel in 0..self.channels.len() {
+            let unused_until = self.channels[channel].last_use_ms + IDLE_CHANNEL_MS;
+            let is_kept = self.idle_until(channel).is_some_and(|at_ms| at_ms > now_ms);
+            let what = "room kept for an address that was sent away";
+            self.tally.count_if(is_kept && unused_until <= now_ms, what);
             if self.idle_until(channel).is_some_and(|at_ms| at_ms <= now_ms) {
                 self.tally.count("channel dropped");
                 self.drop_or_propose(channel);
@@ -233,6 +248,7 @@ impl Model {
     /// Drops a channel, except its next id.
     pub(super) fn forget(&mut self, channel: usize) {
         self.channels[channel].exists = false;
+        self.channels[channel].bans.clear();
         self.watermarks.push(self.next_id(channel));
     }
 
@@ -243,7 +259,8 @@ impl Model {
             && self.readers(channel) == 0
             && self.channels[channel].proposed == 0
             && self.members(channel).is_empty();
-        is_empty.then(|| self.channels[channel].last_use_ms + IDLE_CHANNEL_MS)
+        let last_end_ms = self.channels[channel].bans.values().copied().max().unwrap_or(0);
+        is_empty.then(|| last_end_ms.max(self.channels[channel].last_use_ms + IDLE_CHANNEL_MS))
     }
 
     /// Learns the order that the hub chose, as far as it can be seen.
@@ -349,12 +366,13 @@ impl Model {
             for message in self.messages_ever(channel) {
                 let Some(from) = message.from else { continue };
                 match message.kind {
-                    Type::Message => {}
+                    Type::Message | Type::Removal | Type::Removed => {}
                     Type::Introduction => drop(inside.insert(from)),
                     Type::Goodbye => {
                         assert!(inside.remove(&from), "not of a member: {message:?}");
                         let reason = message.reason.expect("every goodbye has one");
-                        let is_right = reason == Reason::Left || self.ended[&from] == reason;
+                        let is_right = matches!(reason, Reason::Left | Reason::Removed)
+                            || self.ended[&from] == reason;
                         assert!(is_right, "{message:?}");
                     }
                 }

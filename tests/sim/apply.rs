@@ -2,7 +2,7 @@
 
 use speak::hub::{self, LogHealth, Now, Reason, Since};
 
-use super::command::{Applied, Command, Introducing};
+use super::command::{Applied, Command, Introducer, Introducing};
 use super::message::Type;
 use super::model::{CHANNELS_PER_SESSION_MAX, Model, Session};
 
@@ -16,17 +16,24 @@ impl Model {
         self.end_proposal(command);
         match command {
             Command::Begin => Ok(Applied::Nothing),
-            Command::Write { channel, from, text } => {
+            Command::Write { channel, from, is_owner, text } => {
                 if let Some(from) = from {
                     self.find(*from)?;
                 }
                 self.share(*channel, id);
                 self.hear(*from);
-                let id = self.append(*channel, Type::Message, *from, Some(text), None);
-                Ok(Applied::Written(id))
+                Ok(Applied::Written(self.append_message(*channel, *from, *is_owner, text)))
             }
-            Command::Introduce { channel, session, text } => {
-                self.introduce_applied(*channel, session, text, id)
+            Command::Introduce { channel, session, by, text } => {
+                self.introduce_applied(*channel, session, *by, text, id)
+            }
+            Command::Remove { channel, id: of } => {
+                self.share(*channel, id);
+                Ok(Applied::Written(self.remove_one(*channel, *of)))
+            }
+            Command::Kick { channel, session, seconds, text } => {
+                self.kick(*channel, *session, *seconds, text.as_deref());
+                Ok(Applied::Gone)
             }
             Command::Leave { channel, session, text } => {
                 self.find(*session)?;
@@ -53,6 +60,7 @@ impl Model {
         &mut self,
         channel: usize,
         session: &Introducing,
+        by: Introducer,
         text: &str,
         id: Option<u64>,
     ) -> Result<Applied, hub::Error> {
@@ -81,7 +89,7 @@ impl Model {
         };
         self.share(channel, id);
         self.hear(Some(number));
-        let id = self.append(channel, Type::Introduction, Some(number), Some(text), None);
+        let id = self.append_introduction(channel, number, by, text);
         Ok(Applied::Introduced { session: number, auth, id })
     }
 
@@ -96,6 +104,7 @@ impl Model {
         if self.readers(channel) > 0 || self.channels[channel].proposed > 0 {
             self.tally.count("dropped channel stays for readers or commands");
             self.watermarks.push(next_id);
+            self.channels[channel].bans.clear();
             self.used(channel);
         } else {
             self.forget(channel);

@@ -78,6 +78,13 @@ impl World {
                 let channel = (kind == Kind::LeaveOne).then(|| self.channel_of(&shown, channel));
                 self.goodbye(&shown, channel, text.as_deref());
             }
+            Kind::Remove => {
+                let next_id = self.model.next_id(channel);
+                let id = self.random.pick(&[0, next_id, next_id.saturating_sub(1), next_id / 2]);
+                let id = if self.random.once_in(2) { self.random.below(next_id + 1) } else { id };
+                self.remove(channel, id);
+            }
+            Kind::Kick => self.kick_one(channel),
             Kind::Read => self.read_something(),
             Kind::Crowd => self.crowd(channel),
             Kind::SameSession => self.same_session_reads(),
@@ -104,6 +111,20 @@ impl World {
     fn write_one(&mut self, channel: usize) {
         let (text, shown) = (self.text(), self.random_session_or_none());
         self.write(channel, &text, shown.as_ref());
+    }
+
+    fn kick_one(&mut self, channel: usize) {
+        let shown = self.any_identity();
+        let session = shown.as_ref().map_or(0, |shown| shown.session);
+        let channel = shown.map_or(channel, |shown| self.channel_of(&shown, channel));
+        let seconds = self.random.pick(&[0, 0, 1, 30, 300]);
+        let text = self.random.once_in(2).then(|| self.text());
+        self.kick(channel, session, seconds, text.as_deref());
+    }
+
+    /// Returns the address of a client, which may have none.
+    pub(crate) fn address(&mut self) -> Option<u64> {
+        self.random.pick(&[None, Some(1), Some(1), Some(7), Some(u64::MAX)])
     }
 
     fn burst(&mut self, channel: usize) {

@@ -6,11 +6,20 @@ use speak::hub::Reason;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     Begin,
-    Write { channel: usize, from: Option<u64>, text: String },
-    Introduce { channel: usize, session: Introducing, text: String },
+    Write { channel: usize, from: Option<u64>, is_owner: bool, text: String },
+    Introduce { channel: usize, session: Introducing, by: Introducer, text: String },
     Leave { channel: usize, session: u64, text: Option<String> },
     End { session: u64, reason: Reason, text: Option<String> },
     Drop { channel: usize, next_id: u64 },
+    Remove { channel: usize, id: u64 },
+    Kick { channel: usize, session: u64, seconds: u32, text: Option<String> },
+}
+
+/// What is known of the client that introduces a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Introducer {
+    pub(crate) is_owner: bool,
+    pub(crate) address: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

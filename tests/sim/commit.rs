@@ -9,7 +9,7 @@ use speak::hub::{
 use speak::log::{Log as _, Outcome};
 use support::random::Random;
 
-use super::command::{Applied, Command, Introducing};
+use super::command::{Applied, Command, Introducer, Introducing};
 use super::log::{Checkpoint, Log, LogRecord, Logging, applied, decode, entry, position};
 use super::machine::Machine;
 use super::pending::Identity;
@@ -104,8 +104,9 @@ impl World {
     /// Another process that shares the log comes before this one, with a message.
     fn append_foreign(&mut self) {
         let channel = self.random.index(self.plan.channels);
-        let name = self.names[channel].write.clone();
-        let command = HubCommand::Write { channel: &name, from: None, text: "foreign" };
+        let name = self.names[channel].given.clone();
+        let (from, text, is_owner) = (None, "foreign", None);
+        let command = HubCommand::Write { channel: &name, from, text, is_owner };
         let mut commands = Vec::new();
         minicbor::encode(command, &mut commands).expect("a Vec takes all bytes");
         self.probe(channel);
@@ -158,23 +159,25 @@ impl World {
     /// Returns a command of the hub as one of the model.
     pub(crate) fn owned(&self, command: &HubCommand<'_>) -> Command {
         let find = |name: &str| {
-            let place = self.names.iter().position(|names| names.write == name);
+            let place = self.names.iter().position(|names| names.given == name);
             place.expect("a channel of this run")
         };
         let text = |text: Option<&str>| text.map(str::to_owned);
         match *command {
             HubCommand::Begin { .. } => Command::Begin,
-            HubCommand::Write { channel, from, text } => {
-                Command::Write { channel: find(channel), from, text: text.to_owned() }
+            HubCommand::Write { channel, from, text, is_owner } => {
+                let is_owner = is_owner == Some(true);
+                Command::Write { channel: find(channel), from, is_owner, text: text.to_owned() }
             }
-            HubCommand::Introduce { channel, session, text } => {
+            HubCommand::Introduce { channel, session, text, is_owner, address } => {
                 let session = match session {
                     HubIntroducing::New(auth) => {
                         Introducing::New(String::from_utf8(auth.into()).expect("ASCII"))
                     }
                     HubIntroducing::Existing(number) => Introducing::Existing(number),
                 };
-                Command::Introduce { channel: find(channel), session, text: text.to_owned() }
+                let by = Introducer { is_owner: is_owner == Some(true), address };
+                Command::Introduce { channel: find(channel), session, by, text: text.to_owned() }
             }
             HubCommand::Leave { channel, session, text: its } => {
                 Command::Leave { channel: find(channel), session, text: text(its) }
@@ -184,6 +187,10 @@ impl World {
             }
             HubCommand::DropChannel { channel, next_id } => {
                 Command::Drop { channel: find(channel), next_id }
+            }
+            HubCommand::Remove { channel, id } => Command::Remove { channel: find(channel), id },
+            HubCommand::Kick { channel, session, seconds, text: its } => {
+                Command::Kick { channel: find(channel), session, seconds, text: text(its) }
             }
             _ => unreachable!("there is no cluster"),
         }
@@ -296,10 +303,12 @@ impl World {
                 self.record.tally.count_if(lives, "session ended during a checkpoint");
                 false
             }
-            Command::Write { channel, .. } | Command::Introduce { channel, .. } => {
+            Command::Write { channel, .. }
+            | Command::Introduce { channel, .. }
+            | Command::Remove { channel, .. } => {
                 is_unshared(channel) && log.dropped.contains(channel)
             }
-            Command::Leave { .. } | Command::Begin => false,
+            Command::Leave { .. } | Command::Kick { .. } | Command::Begin => false,
         };
         let what = "channel dropped and created again during a checkpoint";
         self.record.tally.count_if(is_again, what);

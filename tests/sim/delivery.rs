@@ -106,7 +106,9 @@ impl World {
             let is_shared = is_equal
                 && have_news
                 && due.channels.len() == 1
-                && due_before.channels == due.channels;
+                && due_before.channels == due.channels
+                // A read from 0 may get an introduction in the place of what was removed.
+                && !self.model.has_removed_introduction(due.channels[0]);
             assert!(!is_shared || wake.is_repeat, "encoded twice: {pair:#?}");
             self.record.tally.count_if(wake.is_repeat, "answer shared");
             let are_both = wake.is_repeat && before.is_last != wake.is_last;

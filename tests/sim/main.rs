@@ -15,6 +15,7 @@ mod log;
 mod machine;
 mod message;
 mod model;
+mod moderation;
 mod pair_names;
 mod pending;
 mod plan;
@@ -33,7 +34,8 @@ use seeds::Simulation;
 use support::random::Random;
 use world::World;
 
-const RULES: [&str; 133] = [
+const RULES: [&str; 149] = [
+    "address sent away",
     "answer cut",
     "answer shared",
     "answer shared by a stream and a poll",
@@ -59,10 +61,12 @@ const RULES: [&str; 133] = [
     "dropped introduction given",
     "goodbye in several channels",
     "goodbye refused: LogBehind",
+    "goodbye refused: SentAway",
     "goodbye refused: SessionEnded",
     "goodbye refused: WrongAuth",
     "goodbye to one",
     "goodbye to one refused: LogBehind",
+    "goodbye to one refused: SentAway",
     "goodbye to one refused: WrongAuth",
     "grace asked for again",
     "grace began",
@@ -75,11 +79,18 @@ const RULES: [&str; 133] = [
     "introduce",
     "introduce refused: LogBehind",
     "introduce refused: OverCapacity",
+    "introduce refused: SentAway",
     "introduce refused: SessionEnded",
     "introduce refused: TooManyChannels",
     "introduce refused: WrongAuth",
+    "introduction without its text given",
     "journal handed over",
+    "kick",
+    "kick of one who is not there",
+    "kick refused: LogBehind",
     "killed",
+    "member kicked",
+    "message removed again",
     "missed sent",
     "new epoch after a loss of power",
     "older records replace a damaged snapshot",
@@ -115,6 +126,10 @@ const RULES: [&str; 133] = [
     "recovered from a disk with a snapshot",
     "recovered with a checkpoint",
     "recovered without a checkpoint",
+    "remove",
+    "remove refused: LogBehind",
+    "remove refused: OverCapacity",
+    "remove refused: UnknownMessage",
     "reset sent",
     "rest of the members",
     "resubscribe",
@@ -124,6 +139,7 @@ const RULES: [&str; 133] = [
     "resubscribed for another session",
     "resubscribed without a session",
     "resume of a stream that is not paused",
+    "room kept for an address that was sent away",
     "session ended during a checkpoint",
     "session ended: Closed",
     "session ended: Left",
@@ -165,6 +181,7 @@ const RULES: [&str; 133] = [
     "went on after a crash",
     "write refused: LogBehind",
     "write refused: OverCapacity",
+    "write refused: SentAway",
     "write refused: SessionEnded",
     "write refused: WrongAuth",
 ];

@@ -8,6 +8,9 @@ pub(crate) enum Type {
     Message,
     Introduction,
     Goodbye,
+    Removal,
+    /// What stays of a message that was removed.
+    Removed,
 }
 
 /// One entry of a channel.
@@ -17,8 +20,11 @@ pub(crate) struct Message {
     pub(crate) kind: Type,
     pub(crate) time: u64,
     pub(crate) from: Option<u64>,
+    pub(crate) is_owner: bool,
     pub(crate) text: Option<String>,
     pub(crate) reason: Option<Reason>,
+    /// Id of the message that this removal is about.
+    pub(crate) of: Option<u64>,
 }
 
 impl Message {
@@ -35,17 +41,22 @@ impl Message {
                 Some("message") => Type::Message,
                 Some("introduction") => Type::Introduction,
                 Some("goodbye") => Type::Goodbye,
+                Some("removal") => Type::Removal,
+                Some("removed") => Type::Removed,
                 other => panic!("type {other:?}"),
             },
             time: number("time").expect("every message has a time"),
             from: number("from"),
+            is_owner: value.get("owner").is_some(),
             text: text("message").map(str::to_owned),
             reason: text("reason").map(|reason| match reason {
                 "timeout" => Reason::Timeout,
                 "closed" => Reason::Closed,
                 "left" => Reason::Left,
+                "removed" => Reason::Removed,
                 other => panic!("reason {other}"),
             }),
+            of: number("of"),
         };
         assert_eq!(message.json(), json, "keys, their order, or an escape");
         message
@@ -57,7 +68,10 @@ impl Message {
             Type::Message => "message",
             Type::Introduction => "introduction",
             Type::Goodbye => "goodbye",
+            Type::Removal => "removal",
+            Type::Removed => "removed",
         };
+        let owner = if self.is_owner { r#","owner":true"# } else { "" };
         let from = self.from.map(|from| format!(r#","from":{from}"#)).unwrap_or_default();
         let text = self.text.as_deref().map(|text| {
             let quoted = Value::from(text).to_string();
@@ -66,8 +80,9 @@ impl Message {
         });
         let text = text.unwrap_or_default();
         let reason = self.reason.map(|reason| format!(r#","reason":"{}""#, reason.as_str()));
+        let of = self.of.map(|of| format!(r#","of":{of}"#)).unwrap_or_default();
         let (id, time, reason) = (self.id, self.time, reason.unwrap_or_default());
-        format!(r#"{{"id":{id},"type":"{kind}","time":{time}{from}{text}{reason}}}"#)
+        format!(r#"{{"id":{id},"type":"{kind}","time":{time}{from}{owner}{text}{reason}{of}}}"#)
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use speak::hub::{self, LogHealth, Now, Reason};
 
-use super::command::Command;
+use super::command::{Command, Introducer};
 use super::message::{Answer, Message, Type};
 use super::pending::{Identity, Pending};
 use super::plan::Limits;
@@ -18,9 +18,25 @@ const LIVE_MAX: u64 = 100;
 pub(super) const CHANNELS_PER_SESSION_MAX: usize = 32;
 
 pub(super) struct Entry {
+    /// As it was written. An introduction that was removed has lost its text.
     pub(super) message: Message,
+    pub(super) is_removed: bool,
+    /// Address of the client that introduced itself.
+    pub(super) address: Option<u64>,
     pub(super) at_ms: u64,
     pub(super) turn: u64,
+}
+
+impl Entry {
+    /// Returns the message as readers get it.
+    pub(super) fn seen(&self) -> Message {
+        let Message { id, time, from, .. } = self.message;
+        if !self.is_removed {
+            return self.message.clone();
+        }
+        let (text, reason, of) = (None, None, None);
+        Message { id, kind: Type::Removed, time, from, is_owner: false, text, reason, of }
+    }
 }
 
 #[derive(Default)]
@@ -35,6 +51,8 @@ pub(super) struct Channel {
     pub(super) proposed: u64,
     pub(super) next_id: u64,
     pub(super) last_use_ms: u64,
+    /// Addresses that were sent away, and the ends of their times.
+    pub(super) bans: BTreeMap<u64, u64>,
 }
 
 pub(super) struct Session {
@@ -163,8 +181,8 @@ impl Model {
         })
     }
 
-    pub(crate) fn retained_messages(&self, channel: usize) -> impl Iterator<Item = &Message> {
-        self.retained(channel).map(|entry| &entry.message)
+    pub(crate) fn retained_messages(&self, channel: usize) -> impl Iterator<Item = Message> {
+        self.retained(channel).map(Entry::seen)
     }
 
     pub(super) fn oldest_id(&self, channel: usize) -> u64 {
@@ -268,8 +286,9 @@ impl Model {
         channel.exists = true;
         let id = channel.next_id;
         channel.next_id += 1;
-        let message = Message { id, kind, time, from, text: text.map(str::to_owned), reason };
-        channel.log.push(Entry { message, at_ms, turn });
+        let text = text.map(str::to_owned);
+        let message = Message { id, kind, time, from, is_owner: false, text, reason, of: None };
+        channel.log.push(Entry { message, is_removed: false, address: None, at_ms, turn });
         id
     }
 
@@ -298,12 +317,42 @@ impl Model {
         &mut self,
         channel: usize,
         text: &str,
+        is_owner: bool,
         shown: Option<&Identity>,
     ) -> Result<u64, hub::Error> {
         let from = self.authenticate_optional(shown)?;
         self.make_room(&[channel], false)?;
         self.keep_alive(from);
-        Ok(self.append(channel, Type::Message, from, Some(text), None))
+        Ok(self.append_message(channel, from, is_owner, text))
+    }
+
+    pub(super) fn append_message(
+        &mut self,
+        channel: usize,
+        from: Option<u64>,
+        is_owner: bool,
+        text: &str,
+    ) -> u64 {
+        let id = self.append(channel, Type::Message, from, Some(text), None);
+        self.last_entry(channel).message.is_owner = is_owner;
+        id
+    }
+
+    pub(super) fn append_introduction(
+        &mut self,
+        channel: usize,
+        number: u64,
+        by: Introducer,
+        text: &str,
+    ) -> u64 {
+        let id = self.append(channel, Type::Introduction, Some(number), Some(text), None);
+        let entry = self.last_entry(channel);
+        (entry.message.is_owner, entry.address) = (by.is_owner, by.address);
+        id
+    }
+
+    pub(super) fn last_entry(&mut self, channel: usize) -> &mut Entry {
+        self.channels[channel].log.last_mut().expect("just added")
     }
 
     /// `new_auth` is the secret of a new session. Returns the session and the id.
@@ -311,6 +360,7 @@ impl Model {
         &mut self,
         channel: usize,
         text: &str,
+        by: Introducer,
         shown: Option<&Identity>,
         new_auth: &str,
     ) -> Result<(u64, u64), hub::Error> {
@@ -330,7 +380,7 @@ impl Model {
             self.last_session
         });
         self.keep_alive(Some(number));
-        Ok((number, self.append(channel, Type::Introduction, Some(number), Some(text), None)))
+        Ok((number, self.append_introduction(channel, number, by, text)))
     }
 
     pub(crate) fn goodbye(
@@ -372,7 +422,8 @@ impl Model {
             self.used(channel);
         }
         let members = self.members(channel).into_iter().filter(|(number, _)| *number > after);
-        let members: Vec<_> = members.map(|(_, its)| its.clone()).collect();
+        let members: Vec<_> =
+            members.map(|(_, its)| Message { is_owner: false, ..its.clone() }).collect();
         self.tally.count_if(after > 0 && !members.is_empty(), "rest of the members");
         (members, self.readers(channel))
     }

@@ -51,6 +51,8 @@ pub(crate) enum Kind {
     JoinMany,
     Leave,
     LeaveOne,
+    Remove,
+    Kick,
     Read,
     /// Several reads of one channel.
     Crowd,
@@ -84,12 +86,14 @@ pub(crate) enum Kind {
 
 const READS: [Kind; 4] = [Kind::Read, Kind::Follow, Kind::Crowd, Kind::SameSession];
 const STREAMS: [Kind; 4] = [Kind::Pause, Kind::Resume, Kind::Resubscribe, Kind::EndStream];
-const OTHERS: [Kind; 8] = [
+const OTHERS: [Kind; 10] = [
     Kind::Write,
     Kind::JoinAsNew,
     Kind::JoinAgain,
     Kind::Leave,
     Kind::LeaveOne,
+    Kind::Remove,
+    Kind::Kick,
     Kind::Members,
     Kind::Close,
     Kind::DropClient,

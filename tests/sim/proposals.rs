@@ -2,7 +2,7 @@
 
 use speak::hub::{self, LogHealth, Reason};
 
-use super::command::{Command, Introducing};
+use super::command::{Command, Introducer, Introducing};
 use super::model::Model;
 use super::pending::Identity;
 
@@ -15,12 +15,12 @@ impl Model {
         self.proposed.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    fn propose(&mut self, command: Command) {
+    pub(super) fn propose(&mut self, command: Command) {
         self.proposed.as_mut().expect("there is a log").push(command);
     }
 
     /// A channel exists in this process until a command for it is applied.
-    fn await_command(&mut self, channel: usize) {
+    pub(super) fn await_command(&mut self, channel: usize) {
         self.channels[channel].exists = true;
         self.channels[channel].is_dropping = false;
         self.channels[channel].proposed += 1;
@@ -28,14 +28,17 @@ impl Model {
     }
 
     pub(super) fn end_proposal(&mut self, command: &Command) {
-        if let Command::Write { channel, .. } | Command::Introduce { channel, .. } = *command {
+        if let Command::Write { channel, .. }
+        | Command::Introduce { channel, .. }
+        | Command::Remove { channel, .. } = *command
+        {
             let its = &mut self.channels[channel].proposed;
             *its = its.saturating_sub(1);
         }
     }
 
     /// A call that the log does not take counts as heard of.
-    fn check_log(&mut self, session: Option<u64>) -> Result<(), hub::Error> {
+    pub(super) fn check_log(&mut self, session: Option<u64>) -> Result<(), hub::Error> {
         if self.health != LogHealth::Stalled {
             return Ok(());
         }
@@ -47,13 +50,14 @@ impl Model {
         &mut self,
         channel: usize,
         text: &str,
+        is_owner: bool,
         shown: Option<&Identity>,
     ) -> Result<(), hub::Error> {
         let from = self.authenticate_optional(shown)?;
         self.make_room(&[channel], true)?;
         self.check_log(from)?;
         self.await_command(channel);
-        self.propose(Command::Write { channel, from, text: text.to_owned() });
+        self.propose(Command::Write { channel, from, is_owner, text: text.to_owned() });
         self.keep_alive(from);
         Ok(())
     }
@@ -62,6 +66,7 @@ impl Model {
         &mut self,
         channel: usize,
         text: &str,
+        by: Introducer,
         shown: Option<&Identity>,
         new_auth: &str,
     ) -> Result<(), hub::Error> {
@@ -71,7 +76,7 @@ impl Model {
         let session =
             known.map_or_else(|| Introducing::New(new_auth.to_owned()), Introducing::Existing);
         self.await_command(channel);
-        self.propose(Command::Introduce { channel, session, text: text.to_owned() });
+        self.propose(Command::Introduce { channel, session, by, text: text.to_owned() });
         self.keep_alive(known);
         Ok(())
     }
@@ -122,7 +127,9 @@ impl Model {
     /// A command did not get into the log.
     pub(crate) fn refuse(&mut self, command: &Command) {
         self.end_proposal(command);
-        if let Command::Write { channel, .. } | Command::Introduce { channel, .. } = *command
+        if let Command::Write { channel, .. }
+        | Command::Introduce { channel, .. }
+        | Command::Remove { channel, .. } = *command
             && !self.is_shared(channel)
             && self.idle_until(channel).is_some()
         {

@@ -21,8 +21,10 @@ struct Channel {
     next_id: u64,
     /// Time and JSON of each message by its id.
     entries: BTreeMap<u64, (u64, String)>,
-    /// Id, time, text and JSON of each introduction by its session.
-    members: BTreeMap<u64, (u64, u64, String, String)>,
+    /// Id, time, text, JSON and address of each introduction by its session.
+    members: BTreeMap<u64, (u64, u64, String, String, Option<u64>)>,
+    /// Addresses that were sent away, and the ends of their times.
+    bans: BTreeMap<u64, u64>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -101,8 +103,15 @@ impl Channel {
                 .iter()
                 .map(|its| {
                     let texts = (its.text.to_owned(), its.introduction.to_owned());
-                    (its.session, (its.id, its.unix_ms, texts.0, texts.1))
+                    (its.session, (its.id, its.unix_ms, texts.0, texts.1, its.address))
                 })
+                .collect(),
+            bans: record
+                .bans
+                .iter()
+                .flatten()
+                .filter(|(_, until_ms)| now < Millis(*until_ms))
+                .copied()
                 .collect(),
         }
     }

@@ -32,8 +32,8 @@ impl Model {
             read.subscriptions.iter().any(|its| its.cursor < self.next_id(its.channel));
     }
 
-    /// A stream follows other channels, as one that begins now, except for its client and its
-    /// session.
+    /// A stream follows other channels, as one that begins now, except for its client. Its session
+    /// stays, unless the call shows another one.
     pub(crate) fn resubscribe(&mut self, ask: &Read) -> Result<Answer, hub::Error> {
         let caller = self.authenticate_reader(ask.shown.as_ref())?;
         self.make_room(&ask.channels(), false)?;
@@ -51,7 +51,7 @@ impl Model {
             is_orphan: old.is_orphan,
             is_ending: old.is_ending,
             grace_ms: ask.grace_ms.unwrap_or(old.grace_ms),
-            ..self.stream(ask, old.session, &answer)
+            ..self.stream(ask, caller.or(old.session), &answer)
         };
         self.tally.count_those(&[
             ("orphaned stream resubscribed", old.is_orphan),

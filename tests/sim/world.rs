@@ -5,15 +5,17 @@ use std::fmt::Debug;
 
 use speak::hub::{
     self, Auth, ChannelKey, ChannelName, Credentials, DropReason, Hub, Introducer, Millis, Mode,
-    Now, Pair, ReadRequest, ReadResult, ReaderKey, ResumeBatch, Since, token,
+    Now, Pair, PairKind, ReadRequest, ReadResult, ReaderKey, ResumeBatch, Since, token,
 };
 
 use support::random::Random;
 
+use super::command;
 use super::follower::Follower;
 use super::log::{Log, Logging};
 use super::message::{Answer, Message, Part, Type, answer_of};
 use super::model::Model;
+use super::moderation::address_of;
 use super::pair_names;
 use super::pending::{Identity, Outcome, Read, Wait};
 use super::plan::Plan;
@@ -30,8 +32,7 @@ pub(crate) struct World {
     pub(crate) restored: u64,
     /// Epoch of the hub.
     pub(crate) epoch: String,
-    /// Names of each channel. Both are the same except in a pair.
-    pub(crate) names: Vec<Pair>,
+    pub(crate) names: Vec<Names>,
     pub(crate) log: Option<Log>,
     /// All sessions that were ever introduced, the newest last.
     pub(crate) identities: Vec<Identity>,
@@ -47,20 +48,62 @@ pub(crate) struct World {
     pub(crate) answered: BTreeSet<u64>,
 }
 
-fn to_read(names: &Pair) -> ChannelKey<'_> {
-    ChannelName::parse(&names.read).unwrap().for_reading().unwrap()
+/// Names of a channel.
+pub(crate) struct Names {
+    /// Name that everybody may know, under which the channel is stored.
+    pub(crate) given: String,
+    /// Secret name of a pair, with its kind.
+    secret: Option<(PairKind, String)>,
 }
 
-fn to_write(names: &Pair) -> ChannelKey<'_> {
-    ChannelName::parse(&names.write).unwrap().for_writing().unwrap()
+impl Names {
+    fn public(name: String) -> Self {
+        Self { given: name, secret: None }
+    }
+
+    fn pair(kind: PairKind, random: &mut Random) -> Self {
+        let Pair { secret, given, .. } = Pair::new(kind, token(|| random.next() as u8));
+        Self { given, secret: Some((kind, secret)) }
+    }
+
+    /// Returns the name to read under, and the one to write under.
+    fn halves(&self) -> [&str; 2] {
+        match &self.secret {
+            Some((PairKind::Inbox, secret)) => [secret, &self.given],
+            Some((PairKind::Feed, secret)) => [&self.given, secret],
+            _ => [&self.given, &self.given],
+        }
+    }
+
+    /// Returns the key for a call that adds. A room has a name of its owner.
+    pub(crate) fn written(&self, is_owner: bool) -> ChannelKey<'_> {
+        let name = match &self.secret {
+            Some((PairKind::Room, secret)) if is_owner => secret,
+            _ => self.halves()[1],
+        };
+        ChannelName::parse(name).unwrap().for_writing().unwrap()
+    }
+
+    fn read(&self) -> ChannelKey<'_> {
+        ChannelName::parse(self.halves()[0]).unwrap().for_reading().unwrap()
+    }
+
+    /// Returns the key for the operator.
+    pub(crate) fn key(&self) -> ChannelKey<'_> {
+        ChannelName::parse(&self.given).unwrap().key()
+    }
+
+    fn is_room(&self) -> bool {
+        matches!(self.secret, Some((PairKind::Room, _)))
+    }
 }
 
-fn shows(shown: &Identity) -> Credentials<'_> {
+pub(crate) fn shows(shown: &Identity) -> Credentials<'_> {
     Credentials { session: shown.session, auth: &shown.auth }
 }
 
-fn logs_of<'a>(names: &'a [Pair], ask: &Read) -> Vec<(ChannelKey<'a>, Since)> {
-    ask.follows.iter().map(|(channel, since)| (to_read(&names[*channel]), *since)).collect()
+fn logs_of<'a>(names: &'a [Names], ask: &Read) -> Vec<(ChannelKey<'a>, Since)> {
+    ask.follows.iter().map(|(channel, since)| (names[*channel].read(), *since)).collect()
 }
 
 fn call_of<'a>(ask: &'a Read, targets: &'a [(ChannelKey<'a>, Since)]) -> ReadRequest<'a> {
@@ -86,7 +129,7 @@ impl World {
         if plan.names_collide {
             watermark_key = pair_names::KEY;
             for (its, name) in names.iter_mut().zip(pair_names::colliding()) {
-                *its = Pair { read: name.clone(), write: name.clone() };
+                *its = Names::public(name.clone());
             }
         }
         let followers = (0..plan.followers).map(|_| {
@@ -125,13 +168,13 @@ impl World {
     }
 
     /// Notes a call to hub and model. Streams resume in a row only without another call in between.
-    fn begin(&mut self, call: impl FnOnce() -> String) {
+    pub(crate) fn begin(&mut self, call: impl FnOnce() -> String) {
         self.record.step(call);
         self.resumed = Default::default();
     }
 
     /// Notes an outcome that hub and model agree on. Their numbers agree as well.
-    fn agree<T: Debug>(&mut self, what: &str, outcome: &Result<T, hub::Error>) {
+    pub(crate) fn agree<T: Debug>(&mut self, what: &str, outcome: &Result<T, hub::Error>) {
         self.record.note(|| format!("    {outcome:?}"));
         match outcome {
             Ok(_) => self.record.tally.count(what),
@@ -142,37 +185,49 @@ impl World {
     }
 
     pub(crate) fn write(&mut self, channel: usize, text: &str, shown: Option<&Identity>) {
-        self.begin(|| format!("write to {channel} by {shown:?}: {text:?}"));
+        let is_owner = self.names[channel].is_room() && self.random.once_in(3);
+        let address = self.address();
+        let from = (is_owner, address);
+        self.begin(|| format!("write to {channel} by {shown:?} from {from:?}: {text:?}"));
         self.probe(channel);
-        let key = to_write(&self.names[channel]);
+        if !self.may_add("write", channel, is_owner, address) {
+            return;
+        }
+        let key = self.names[channel].written(is_owner);
         if self.log.is_some() {
-            let expected = self.model.propose_write(channel, text, shown);
+            let expected = self.model.propose_write(channel, text, is_owner, shown);
             let got = self.hub.propose_write(self.now, &key, text, shown.map(shows));
             assert_eq!(got, expected, "propose a message");
             return self.agree("write", &expected);
         }
-        let expected = self.model.write(channel, text, shown);
+        let expected = self.model.write(channel, text, is_owner, shown);
         let got = self.hub.write(self.now, &key, text, shown.map(shows));
         assert_eq!(got, expected, "write");
         self.agree("write", &expected);
     }
 
     pub(crate) fn introduce(&mut self, channel: usize, text: &str, shown: Option<&Identity>) {
-        self.begin(|| format!("introduce to {channel} by {shown:?}: {text:?}"));
+        let is_owner = self.names[channel].is_room() && self.random.once_in(3);
+        let by = command::Introducer { is_owner, address: self.address() };
+        self.begin(|| format!("introduce to {channel} by {shown:?}, {by:?}: {text:?}"));
         self.probe(channel);
+        if !self.may_add("introduce", channel, is_owner, by.address) {
+            return;
+        }
+        let address = by.address.map(address_of);
         let auth = Auth::new(token(|| self.random.next() as u8));
         let own_auth = shown.map_or(auth.reveal(), |shown| &shown.auth).to_owned();
         let introducer =
             shown.map_or(Introducer::New(auth), |shown| Introducer::Existing(shows(shown)));
-        let key = to_write(&self.names[channel]);
+        let key = self.names[channel].written(is_owner);
         if self.log.is_some() {
-            let expected = self.model.propose_introduction(channel, text, shown, &own_auth);
-            let got = self.hub.propose_introduction(self.now, &key, text, &introducer);
+            let expected = self.model.propose_introduction(channel, text, by, shown, &own_auth);
+            let got = self.hub.propose_introduction(self.now, &key, text, &introducer, address);
             assert_eq!(got, expected, "propose an introduction");
             return self.agree("introduce", &expected);
         }
-        let expected = self.model.introduce(channel, text, shown, &own_auth);
-        let got = self.hub.introduce(self.now, &key, text, introducer);
+        let expected = self.model.introduce(channel, text, by, shown, &own_auth);
+        let got = self.hub.introduce(self.now, &key, text, introducer, address);
         let got = got.map(|introduced| {
             assert_eq!(introduced.auth.reveal(), own_auth, "an introduction returns the secret");
             (introduced.session, introduced.id)
@@ -185,8 +240,12 @@ impl World {
     }
 
     pub(crate) fn goodbye(&mut self, shown: &Identity, channel: Option<usize>, text: Option<&str>) {
-        self.begin(|| format!("goodbye to {channel:?} by {shown:?}: {text:?}"));
-        let key = channel.map(|channel| to_write(&self.names[channel]));
+        let address = self.address();
+        self.begin(|| format!("goodbye to {channel:?} by {shown:?} from {address:?}: {text:?}"));
+        if !self.may_leave(shown, channel, address) {
+            return;
+        }
+        let key = channel.map(|channel| self.names[channel].written(false));
         let expected = if self.log.is_some() {
             let expected = self.model.propose_goodbye(shown, channel, text);
             let got = self.hub.propose_goodbye(self.now, shows(shown), key.as_ref(), text);
@@ -204,7 +263,7 @@ impl World {
     pub(crate) fn members(&mut self, channel: usize, after: u64) {
         self.begin(|| format!("members of {channel} after {after}"));
         let (expected, readers) = self.model.ask_members(channel, after);
-        let members = self.hub.members(self.now, &to_read(&self.names[channel]), after);
+        let members = self.hub.members(self.now, &self.names[channel].read(), after);
         assert_eq!(members.readers(), readers, "readers of a channel");
         let parse = |text: &[u8]| serde_json::from_slice::<String>(text).expect("a JSON string");
         let members = members.iter().map(|(from, its)| Message {
@@ -212,8 +271,10 @@ impl World {
             kind: Type::Introduction,
             time: its.unix_ms,
             from: Some(from),
+            is_owner: false,
             text: Some(parse(&its.text_json)),
             reason: None,
+            of: None,
         });
         assert_eq!(members.collect::<Vec<_>>(), expected, "members");
         self.compare_counts();
@@ -243,11 +304,14 @@ impl World {
 
     pub(crate) fn wrong_half(&mut self, channel: usize) {
         self.begin(|| format!("wrong halves of {channel}"));
-        let Pair { read, write } = &self.names[channel];
-        let [readable, writable] = [write, read].map(|name| ChannelName::parse(name).unwrap());
-        let is_pair = read != write;
-        assert_eq!(readable.for_reading().is_err(), is_pair, "the write half is not readable");
-        assert_eq!(writable.for_writing().is_err(), is_pair, "the read half is not writable");
+        let names = &self.names[channel];
+        let [readable, writable] = names.halves();
+        let [readable, writable] = [writable, readable].map(|it| ChannelName::parse(it).unwrap());
+        let kind = names.secret.as_ref().map(|(kind, _)| *kind);
+        let is_inbox = kind == Some(PairKind::Inbox);
+        assert_eq!(readable.for_reading().is_err(), is_inbox, "the write half is not readable");
+        let is_half = is_inbox || kind == Some(PairKind::Feed);
+        assert_eq!(writable.for_writing().is_err(), is_half, "the read half is not writable");
         self.compare_counts();
     }
 
@@ -407,7 +471,8 @@ impl World {
 
     fn assert_retained(&self, channel: usize, from_id: u64, seen: &[Message]) {
         let retained = self.model.retained_messages(channel);
-        let is_right = retained.filter(|message| message.id >= from_id).eq(seen);
+        let retained: Vec<_> = retained.filter(|message| message.id >= from_id).collect();
+        let is_right = retained == seen;
         assert!(is_right, "channel {channel} from {from_id} on: {seen:#?}");
     }
 
@@ -453,10 +518,11 @@ impl World {
     }
 }
 
-fn draw_names(channel: usize, random: &mut Random) -> Pair {
-    if random.once_in(4) {
-        return Pair::new(token(|| random.next() as u8));
+fn draw_names(channel: usize, random: &mut Random) -> Names {
+    if random.once_in(2) {
+        let kind = random.pick(&[PairKind::Inbox, PairKind::Feed, PairKind::Room, PairKind::Room]);
+        return Names::pair(kind, random);
     }
     let name = format!("{}{channel}", random.pick(&["room-", "Zimmer ", "ü✓", "a~"]));
-    Pair { read: name.clone(), write: name }
+    Names::public(name)
 }

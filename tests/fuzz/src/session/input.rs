@@ -82,6 +82,7 @@ impl World {
                     address: Some(Some(address).into()),
                     is_proxy: self.api.is_trusted(Some(address)),
                     is_tls: false,
+                    is_admin: false,
                 };
                 let mut context = Context {
                     hub: &mut self.hub,
