@@ -138,6 +138,8 @@ impl Session {
             Reason::Left => self.may_leave,
             Reason::Closed => self.closings.iter().any(|closed| at_ms >= closed + grace_ms),
             Reason::Timeout => at_ms >= self.alive_ms + timeout_ms,
+            // A kick ends no session.
+            Reason::Removed => false,
         };
         match (may_be, reason) {
             (false, _) => Verdict::Wrong,
