@@ -163,7 +163,7 @@ fn calls_in_a_row_are_answered_in_a_row() {
 }
 
 #[test]
-fn without_an_admin_listener_nobody_is_the_operator() {
+fn without_an_admin_listener_there_is_no_operator() {
     let server = Server::start();
     server.write("lobby", "m");
     let params = [("channel", "lobby"), ("id", "1")];

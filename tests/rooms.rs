@@ -1,4 +1,4 @@
-//! Rooms: channels that somebody looks after. What is removed, and who is sent away.
+//! Rooms: channels with an owner. What is removed, and who is sent away.
 
 mod common;
 
@@ -84,7 +84,7 @@ fn everybody_reads_writes_and_introduces_themselves_in_a_room() {
     assert_eq!(server.write(known.0, "hello"), 1);
     assert_eq!(server.read(known.1, "1").texts(), ["hello"]);
     for (id, name) in [(1, &room.channel), (3, &room.owner)] {
-        assert_eq!(server.introduce(name, "somebody").id, id);
+        assert_eq!(server.introduce(name, "a member").id, id);
         assert_eq!(server.write(name, "howdy"), id + 1);
     }
     for name in [&room.channel, &room.owner] {
@@ -124,7 +124,7 @@ fn a_removed_message_keeps_its_place_and_loses_its_text() {
     let room = Room::new(&server);
     let me = server.introduce(&room.channel, "Josh");
     server.call_as(&me, "/write", &room.channel, "shameful");
-    server.write(&room.owner, "nobody's");
+    server.write(&room.owner, "without a sender");
     let before = server.read(&room.channel, "1").messages();
     assert_eq!(room.remove(2), 4);
     assert_eq!(room.remove(3), 5);
@@ -141,7 +141,7 @@ fn a_removed_message_keeps_its_place_and_loses_its_text() {
     let after = after.messages();
     assert_eq!((&after[0]["time"], &after[1]["time"]), (&before[1]["time"], &before[2]["time"]));
     let text = server.read(&room.channel, "0").text().to_owned();
-    assert!(!text.contains("shameful") && !text.contains("nobody"), "{text}");
+    assert!(!text.contains("shameful") && !text.contains("without"), "{text}");
     let keys = format!(r#"{{"id":2,"type":"removed","time":{},"from":1}}"#, before[1]["time"]);
     assert!(text.contains(&keys), "{text}");
     // What is removed again stays so, and each removal has a message of its own. Removals and
@@ -275,7 +275,7 @@ fn an_id_that_was_given_is_removed_though_history_has_dropped_it() {
     }
     server.get("/remove", &[("channel", &*room.owner)]).fails_with(400, "missing_parameter");
     server.get("/remove", &[("id", "1")]).fails_with(400, "missing_parameter");
-    // In a room that nobody has used, no id was given.
+    // In a room without a message, no id was given.
     let unused = Room::new(&server);
     let params = [("channel", &*unused.owner), ("id", "1")];
     server.get("/remove", &params).fails_with(400, "bad_parameter");
@@ -407,7 +407,7 @@ fn frames_remove_and_kick() {
     let josh = server.introduce(&room.channel, "Josh");
     let mut socket = server.socket(&[("channel", "other")]);
     let (owner, channel, number) = (&room.owner, &room.channel, josh.number);
-    let remove = |name: &str, reference| json!({"call": "remove", "channel": name, "id": 1, "ref": reference});
+    let remove = |name: &str, number: u64| json!({"call": "remove", "channel": name, "id": 1, "ref": number});
     assert_eq!(socket.call(&remove(channel, 1))["error"], "not_owner");
     assert_eq!(socket.call(&remove(owner, 2)), json!({"ref": 2, "id": 2}));
     let kick = json!({"call": "kick", "channel": owner, "connection": number, "seconds": 5,
@@ -461,7 +461,7 @@ fn an_address_that_was_sent_away_adds_nothing_until_its_time_is_over() {
     call_from(&server, TROLL, "/write", &room.owner, &message).ok();
     call_from(&server, TROLL, "/introduce", &room.owner, &message).ok();
     kicked(&call_from(&server, TROLL, "/goodbye", &room.owner, &other.and(&[])));
-    // A room that somebody else looks after is not theirs.
+    // The room of another owner is not theirs.
     let elsewhere = Room::new(&server);
     elsewhere.call_from(TROLL, "/write", &message).ok();
 }

@@ -2,7 +2,7 @@
 //!
 //! A call that was acknowledged by another node may not be applied here yet. So a call that is
 //! answered at once from shared state first waits until everything is applied that was in the log
-//! when it came (a barrier read). So does one that removes a message or sends a session away, and one
+//! when it came (a barrier read). So does a call that removes a message or sends a session away, or
 //! that adds to a room. A read that waits needs no barrier: it gets what comes. A read
 //! with the credentials of a session that only other nodes hold first makes this node hold it. A
 //! long poll does so too if other nodes hold the session as well: it may supersede one there. A

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::moderation::Kind;
 use super::server_url::ServerUrl;
 use crate::options::{Arity, Settings, Spec, set};
 
@@ -26,6 +25,14 @@ pub struct CliOptions {
     pub(super) kind: Kind,
     pub(super) away: Duration,
     pub(super) message: Option<String>,
+}
+
+/// Kind of the names of `speak create`, as `/create` calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Inbox,
+    Feed,
+    Room,
 }
 
 /// Variable with the server that the commands talk to: that of the option `--server`.

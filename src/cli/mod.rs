@@ -32,9 +32,8 @@ pub use cli_options::{CliOptions, SERVER_ENV};
 pub use subcommand::Subcommand;
 
 use crate::options::{Arity, Spec, nonzero, parse_bool, parse_duration, parse_origin, set};
-use cli_options::SERVER;
+use cli_options::{Kind, SERVER};
 use exit_status::{ExitStatus, Failure};
-use moderation::Kind;
 use output::eprint_line;
 
 /// All commands, except the hidden one.
@@ -121,8 +120,8 @@ pub const COMMANDS: &[Subcommand] = &[
         name: "remove",
         operands: &["CHANNEL", "ID"],
         about: "remove a message and print the id of the removal",
-        more: "CHANNEL is the secret name of its owner. If the server is that of --admin-listen, it\n\
-               is any name.\n",
+        more: "CHANNEL is the secret name of its owner. If the server is that of --admin-listen,\n\
+               it is any name.\n",
         specs: &[SERVER],
         run: moderation::remove,
     },
@@ -130,8 +129,8 @@ pub const COMMANDS: &[Subcommand] = &[
         name: "kick",
         operands: &["CHANNEL", "CONNECTION"],
         about: "send a connection away",
-        more: "CHANNEL is the secret name of a room. If the server is that of --admin-listen, it is\n\
-               any name. CONNECTION is the number that its messages carry as \"from\".\n",
+        more: "CHANNEL is the secret name of a room. If the server is that of --admin-listen,\n\
+               it is any name. CONNECTION is the number that its messages carry as \"from\".\n",
         specs: &[
             SERVER,
             Spec {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::cli_options::CliOptions;
+use super::cli_options::{CliOptions, Kind};
 use super::client::Client;
 use super::exit_status::{ExitStatus, Failure};
 use super::http::{Request, form};
@@ -15,15 +15,6 @@ use super::tls::Verify;
 
 /// Time for a response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Kind of the names of `speak create`, as `/create` calls it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Kind {
-    #[default]
-    Inbox,
-    Feed,
-    Room,
-}
 
 /// Prints the two names of a new pair, a line each: what the name is for, and the name. The secret
 /// one comes first.

@@ -149,7 +149,7 @@ mod tests {
         assert!(bans.without_ended(Millis(20)).is_none());
     }
 
-    /// Who shares the address of another one must not free it.
+    /// A kick of a neighbour must not free the address.
     #[test]
     fn a_shorter_time_does_not_replace_a_longer_one() {
         let mut bans = Bans::default();

@@ -8,8 +8,7 @@ use std::rc::Rc;
 
 use super::bans::{Address, Bans};
 use super::introductions::{self, Introductions};
-use super::message::{ENTRY_BYTES, Entry, MessageKind, encode};
-use super::removal::NO_TEXT;
+use super::message::{ENTRY_BYTES, Entry, MessageKind, NO_TEXT, encode};
 use super::slab::Key;
 use super::time::{Millis, Now};
 use super::timer_wheel::TimerId;

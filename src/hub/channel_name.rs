@@ -31,7 +31,7 @@ pub enum PairKind {
     Inbox,
     /// `~f…` writes, `~b…` reads: one writes, everybody reads.
     Feed,
-    /// `~o…` is the owner's, `~c…` reads and writes: a chat that somebody looks after.
+    /// `~o…` is the owner's, `~c…` reads and writes: a chat that its owner looks after.
     Room,
 }
 
@@ -52,8 +52,8 @@ pub struct NotWritable;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotOwner;
 
-/// Name under which a channel is stored: both names of a pair have the same key. Keys of equal
-/// channels are equal, whoever made them.
+/// Name under which a channel is stored: both names of a pair have the same key. Two keys of one
+/// channel are equal, whichever name each was made of.
 #[derive(Clone, Debug)]
 pub struct ChannelKey<'a>(Origin<'a>);
 

@@ -12,6 +12,9 @@ use super::bans::Address;
 use super::time::{Millis, Now};
 use super::usage::ALLOCATION_BYTES;
 
+/// Text of an introduction that was removed, as a JSON string.
+pub(super) const NO_TEXT: &[u8] = b"\"\"";
+
 /// Reason of a goodbye.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 #[cbor(index_only)]

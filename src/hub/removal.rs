@@ -5,10 +5,7 @@ use std::mem;
 use std::rc::Rc;
 
 use super::channel::Channel;
-use super::message::push_number;
-
-/// Text of an introduction that was removed, as a JSON string.
-pub(super) const NO_TEXT: &[u8] = b"\"\"";
+use super::message::{NO_TEXT, push_number};
 
 impl Channel {
     /// Replaces a message by one without a text, if history retains it, and takes the text of the

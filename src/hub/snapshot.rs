@@ -176,7 +176,7 @@ mod tests {
 
     /// An earlier version writes neither addresses nor who was sent away, and skips both.
     #[test]
-    fn a_channel_in_which_nobody_was_sent_away_is_that_of_earlier_versions() {
+    fn a_channel_without_addresses_is_that_of_earlier_versions() {
         let (entries, members) = (Vec::new(), Vec::new());
         let mut channel = SnapshotChannel {
             name: "c",

@@ -1,14 +1,12 @@
 //! Removals and kicks: in the model, and calls that are made to both.
 
-use std::num::NonZeroU64;
-
-use speak::hub::{self, Address, Kick, Reason};
+use speak::hub::{self, Kick, Reason};
 
 use super::command::Command;
 use super::message::Type;
 use super::model::{Entry, Model};
 use super::pending::Identity;
-use super::world::{World, shows};
+use super::world::{World, address_of, shows};
 
 impl Model {
     fn check_id(&self, channel: usize, id: u64) -> Result<(), hub::Error> {
@@ -112,10 +110,6 @@ impl Model {
         let is_running = |until_ms: &u64| self.now_ms() < *until_ms;
         self.channels.iter().any(|channel| channel.bans.values().any(is_running))
     }
-}
-
-pub(crate) fn address_of(number: u64) -> Address {
-    Address::new(NonZeroU64::new(number).expect("a number of an address"))
 }
 
 impl World {

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::num::NonZeroU64;
 
 use speak::hub::{
-    self, Auth, ChannelKey, ChannelName, Credentials, DropReason, Hub, Introducer, Millis, Mode,
-    Now, Pair, PairKind, ReadRequest, ReadResult, ReaderKey, ResumeBatch, Since, token,
+    self, Address, Auth, ChannelKey, ChannelName, Credentials, DropReason, Hub, Introducer, Millis,
+    Mode, Now, Pair, PairKind, ReadRequest, ReadResult, ReaderKey, ResumeBatch, Since, token,
 };
 
 use support::random::Random;
@@ -15,7 +16,6 @@ use super::follower::Follower;
 use super::log::{Log, Logging};
 use super::message::{Answer, Message, Part, Type, answer_of};
 use super::model::Model;
-use super::moderation::address_of;
 use super::pair_names;
 use super::pending::{Identity, Outcome, Read, Wait};
 use super::plan::Plan;
@@ -96,6 +96,10 @@ impl Names {
     fn is_room(&self) -> bool {
         matches!(self.secret, Some((PairKind::Room, _)))
     }
+}
+
+pub(crate) fn address_of(number: u64) -> Address {
+    Address::new(NonZeroU64::new(number).expect("a number of an address"))
 }
 
 pub(crate) fn shows(shown: &Identity) -> Credentials<'_> {

@@ -66,13 +66,17 @@ impl Ledger {
         if its.judged + 1 != slice.next_id || its.has_gaps {
             return Ok(());
         }
+        if slice.messages.iter().any(|message| message.kind == Kind::Removed) {
+            // It may have been a goodbye.
+            return Ok(());
+        }
         let mut learned = BTreeMap::new();
         for message in &slice.messages {
             let from = message.from.unwrap_or(0);
             match message.kind {
                 Kind::Introduction => _ = learned.insert(from, message.id),
                 Kind::Goodbye(_) => _ = learned.remove(&from),
-                Kind::Message => {}
+                Kind::Message | Kind::Removal(_) | Kind::Removed => {}
             }
         }
         let members = its.members.iter().map(|(number, member)| (*number, member.id));

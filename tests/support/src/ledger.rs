@@ -7,7 +7,7 @@
 //!
 //! Its memory is bounded: the last ids of each channel, and the sessions.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::mem;
 
@@ -74,6 +74,10 @@ pub struct Ledger {
     pub sessions: BTreeMap<u64, Session>,
     /// Texts that must not appear, and why.
     forbidden: HashMap<(u32, u32), &'static str>,
+    /// Channel and id of each message that a client has removed.
+    removed: BTreeSet<(usize, u64)>,
+    /// Channel and session of each kick.
+    kicked: BTreeSet<(usize, u64)>,
     /// Channel and id of each text.
     places: HashMap<(u32, u32), (usize, u64)>,
     pub possible_violations: Vec<PossibleViolation>,
@@ -111,6 +115,8 @@ impl Ledger {
         }
         self.sessions.clear();
         self.forbidden.clear();
+        self.removed.clear();
+        self.kicked.clear();
         self.places.clear();
         self.possible_violations.clear();
         self.past_epochs.extend(self.epoch.take());
@@ -153,6 +159,16 @@ impl Ledger {
 
     pub fn permit(&mut self, text: Text) {
         self.forbidden.remove(&text.key());
+    }
+
+    /// A client removes a message: readers may get it without a text from now on.
+    pub fn may_remove(&mut self, channel: usize, id: u64) {
+        self.removed.insert((channel, id));
+    }
+
+    /// A client sends a session away from a channel.
+    pub fn may_kick(&mut self, channel: usize, session: u64) {
+        self.kicked.insert((channel, session));
     }
 
     /// A response named the id of a message.
@@ -210,9 +226,15 @@ impl Ledger {
     pub fn see(&mut self, channel: usize, message: &Message) -> Checked {
         self.sights += 1;
         let (id, digest_of_all) = (message.id, digest(message));
+        let is_blank = message.kind == Kind::Removed
+            || (message.kind == Kind::Introduction && message.text == Some(""));
+        let is_removed = self.removed.contains(&(channel, id));
+        ensure!(is_removed || message.kind != Kind::Removed, "no client removed it: {message:?}");
         let its = &mut self.channels[channel];
-        if let Some(entry) = its.entry_mut(id) {
-            let is_same = entry.digest == digest_of_all;
+        if let Some(entry) = its.entry_mut(id).copied() {
+            let is_same = entry.digest == digest_of_all
+                || (self.removed.contains(&(channel, id))
+                    && (entry.time, entry.content.from) == (message.time, message.from));
             ensure!(is_same, "id {id} is {entry:?} for one reader, and {message:?} for another");
             return Ok(());
         }
@@ -230,7 +252,8 @@ impl Ledger {
         };
         let its = &mut self.channels[channel];
         let promised = its.answered.remove(&id);
-        let is_kept = promised.is_none_or(|promised| promised == content);
+        let is_kept =
+            promised.is_none_or(|promised| promised == content) || (is_removed && is_blank);
         ensure!(is_kept, "id {id} was promised for {promised:?}, and is {content:?}");
         let made = match self.clock {
             Clock::Stamps => (message.time, message.time + STAMP_SLACK_MS),
@@ -248,7 +271,10 @@ impl Ledger {
         }
         let is_goodbye = matches!(message.kind, Kind::Goodbye(_));
         let Some(text) = message.text.and_then(Text::parse) else {
-            let is_right = is_goodbye && message.text.is_none();
+            let has_none = is_goodbye || matches!(message.kind, Kind::Removal(_) | Kind::Removed);
+            let is_blank =
+                message.text == Some("") && self.removed.contains(&(channel, message.id));
+            let is_right = (has_none && message.text.is_none()) || is_blank;
             ensure!(is_right, "a text that no client sent, or a changed one: {message:?}");
             return Ok(None);
         };
@@ -316,6 +342,16 @@ impl Ledger {
             }
             let judged = match entry.content.kind {
                 Kind::Message => Ok(()),
+                Kind::Removal(of) if of < id => Ok(()),
+                Kind::Removal(_) => {
+                    let what = format!("id {id} removes what comes later: {entry:?}");
+                    Err(Fault::within(channel, what))
+                }
+                Kind::Removed => {
+                    // No reader saw what it was: an introduction, perhaps, or a goodbye.
+                    self.forget_members(channel, true);
+                    Ok(())
+                }
                 Kind::Introduction => self.welcome((channel, id), &entry),
                 Kind::Goodbye(reason) => self.part((channel, id), &entry, reason),
             };
@@ -357,6 +393,12 @@ impl Ledger {
         session.channels.remove(&channel);
         let Rules { timeout_ms, grace_ms, knows_ends, is_clustered, .. } = self.rules;
         let leave = session.leaves.iter().position(|left| *left == channel);
+        if reason == Reason::Removed {
+            let is_meant = self.kicked.contains(&(channel, number)) || !knows_ends;
+            ensure!(is_meant, "id {id}: {number} was kicked by no client: {session:?}");
+            session.enter_or_leave(channel);
+            return Ok(());
+        }
         if reason == Reason::Left && (leave.is_some() || !knows_ends) {
             // It left this channel alone, or may have.
             leave.map(|leave| session.leaves.swap_remove(leave));

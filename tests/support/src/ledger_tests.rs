@@ -33,7 +33,8 @@ fn see(
 ) -> Checked {
     let text = text.map(|text| text.write());
     let from = Some(from).filter(|from| *from > 0);
-    ledger.see(0, &Message { id, kind, time, from, text: text.as_deref() })
+    let is_owner = false;
+    ledger.see(0, &Message { id, kind, time, from, is_owner, text: text.as_deref() })
 }
 
 fn write(ledger: &mut Ledger, id: u64, seq: u32) -> Checked {
@@ -370,4 +371,29 @@ fn events_belong_to_a_channel_of_their_stream_and_name_its_epoch() {
     ledger.take_event(&mut both, &event("event: missed\ndata: {\"channel\":\"a\"}\n\n")).unwrap();
     ledger.take_event(&mut both, &event(&format!("id: e:4,2\n{}", data("a", 3)))).unwrap();
     assert!(ledger.channels[0].has_gaps && !ledger.channels[1].has_gaps && ledger.unseen_ids == 2);
+}
+
+#[test]
+fn a_message_loses_its_text_only_if_a_client_removed_it() {
+    let mut ledger = introduced();
+    write(&mut ledger, 2, 2).unwrap();
+    assert!(see(&mut ledger, (2, 0), Kind::Removed, 0, None).is_err(), "no client removed it");
+    ledger.may_remove(0, 2);
+    see(&mut ledger, (2, 0), Kind::Removed, 0, None).unwrap();
+    assert!(see(&mut ledger, (2, 9), Kind::Removed, 0, None).is_err(), "another time");
+    assert!(see(&mut ledger, (2, 0), Kind::Removed, 7, None).is_err(), "another sender");
+    assert!(see(&mut ledger, (3, 0), Kind::Removal(4), 0, None).is_err(), "it comes later");
+    let mut ledger = introduced();
+    write(&mut ledger, 2, 2).unwrap();
+    see(&mut ledger, (3, 0), Kind::Removal(2), 0, None).unwrap();
+}
+
+#[test]
+fn a_kick_ends_no_session_and_a_client_has_to_mean_it() {
+    let mut ledger = introduced();
+    assert!(goodbye(&mut ledger, 2, Reason::Removed, 1_600).is_err());
+    let mut ledger = introduced();
+    ledger.may_kick(0, 1);
+    goodbye(&mut ledger, 2, Reason::Removed, 1_600).unwrap();
+    see(&mut ledger, (3, 1_700), Kind::Introduction, 1, Some(text(2, 1))).unwrap();
 }

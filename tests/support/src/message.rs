@@ -14,6 +14,8 @@ pub enum Reason {
     /// A client with a pending read of the session closed.
     Closed,
     Left,
+    /// It was kicked from this channel, and lives on.
+    Removed,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -22,6 +24,10 @@ pub enum Kind {
     Introduction,
     /// Of `/goodbye`, or of the server.
     Goodbye(Reason),
+    /// The message with this id was removed.
+    Removal(u64),
+    /// What stays of a message that was removed.
+    Removed,
 }
 
 /// A message as a reader gets it.
@@ -34,6 +40,8 @@ pub struct Message<'a> {
     pub time: u64,
     /// Session that it is from.
     pub from: Option<u64>,
+    /// It was written under the name of the room's owner.
+    pub is_owner: bool,
     pub text: Option<&'a str>,
 }
 
@@ -42,7 +50,7 @@ impl<'a> Message<'a> {
     pub fn parse(value: &'a Value) -> Checked<Self> {
         let parse = || {
             let fields = value.as_object()?;
-            let known = ["id", "type", "time", "from", "message", "reason"];
+            let known = ["id", "type", "time", "from", "owner", "message", "reason", "of"];
             let is_known = fields.keys().all(|key| known.contains(&key.as_str()));
             let text =
                 fields.get("message").map(|text| text.as_str().ok_or(())).transpose().ok()?;
@@ -55,12 +63,24 @@ impl<'a> Message<'a> {
                     "timeout" => Reason::Timeout,
                     "closed" => Reason::Closed,
                     "left" => Reason::Left,
+                    "removed" => Reason::Removed,
                     _ => return None,
                 }),
+                ("removal", None) if text.is_none() && from.is_none() => {
+                    Kind::Removal(fields.get("of")?.as_u64()?)
+                }
+                ("removed", None) if text.is_none() => Kind::Removed,
                 _ => return None,
             };
+            let is_owner = fields.get("owner").map(|owner| *owner == true);
+            let may_be_owners = matches!(kind, Kind::Message | Kind::Introduction);
+            let has_of = fields.contains_key("of") == matches!(kind, Kind::Removal(_));
+            if !has_of || is_owner == Some(false) || (is_owner.is_some() && !may_be_owners) {
+                return None;
+            }
+            let is_owner = is_owner.is_some();
             let (id, time) = (fields.get("id")?.as_u64()?, fields.get("time")?.as_u64()?);
-            is_known.then_some(Self { id, kind, time, from, text })
+            is_known.then_some(Self { id, kind, time, from, is_owner, text })
         };
         parse().ok_or_else(|| Fault::new(format!("not a message: {value}")))
     }
@@ -142,6 +162,12 @@ mod tests {
         let goodbye = json!({"id": 3, "type": "goodbye", "time": 5, "from": 7, "reason": "left"});
         let parsed = Message::parse(&goodbye).unwrap();
         assert_eq!((parsed.id, parsed.kind), (3, Kind::Goodbye(Reason::Left)));
+        let removal = json!({"id": 4, "type": "removal", "time": 5, "of": 3});
+        assert_eq!(Message::parse(&removal).unwrap().kind, Kind::Removal(3));
+        let removed = json!({"id": 3, "type": "removed", "time": 5, "from": 7});
+        assert_eq!(Message::parse(&removed).unwrap().kind, Kind::Removed);
+        let owners = json!({"id": 3, "type": "message", "time": 5, "owner": true, "message": "m"});
+        assert!(Message::parse(&owners).unwrap().is_owner);
         let wrong = [
             json!({"id": 3, "type": "goodbye", "time": 5, "from": 7}),
             json!({"id": 3, "type": "goodbye", "time": 5, "reason": "left"}),
@@ -153,6 +179,12 @@ mod tests {
             json!({"id": 3, "type": "message", "time": 5, "message": "m", "from": "7"}),
             json!({"id": 3, "type": "message", "time": 5, "message": "m", "channel": "c"}),
             json!({"id": -3, "type": "message", "time": 5, "message": "m"}),
+            json!({"id": 3, "type": "message", "time": 5, "message": "m", "owner": false}),
+            json!({"id": 3, "type": "message", "time": 5, "message": "m", "of": 1}),
+            json!({"id": 3, "type": "removal", "time": 5}),
+            json!({"id": 3, "type": "removal", "time": 5, "of": 1, "from": 7}),
+            json!({"id": 3, "type": "removed", "time": 5, "message": ""}),
+            json!({"id": 3, "type": "removed", "time": 5, "owner": true}),
             json!([]),
         ];
         for value in wrong {

@@ -148,6 +148,8 @@ impl Session {
             Reason::Timeout => {
                 at_ms >= self.alive_ms + timeout_ms || (is_clustered && was_closed())
             }
+            // A kick ends no session.
+            Reason::Removed => false,
         };
         match (may_be, reason) {
             (false, _) => Verdict::Wrong,

@@ -104,10 +104,9 @@ impl Asked {
         (since.collect(), self.one("epoch").map(str::to_owned))
     }
 
-    /// Returns the key of the channel that a call writes to.
+    /// Returns the key of the channel that a call is about.
     pub(super) fn log(&self) -> Option<String> {
-        let log = |name| accepted(name).for_writing().expect("it was accepted");
-        self.one("channel").map(|name| log(name).as_str().to_owned())
+        self.one("channel").map(|name| accepted(name).key().as_str().to_owned())
     }
 }
 

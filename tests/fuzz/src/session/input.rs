@@ -228,7 +228,15 @@ impl World {
                     self.identities.push(Identity { session, auth: text("auth") });
                 }
             }
-            "create" => self.pairs.push((text("read"), text("write"))),
+            "create" => {
+                let (secret, given) = match asked.one("kind") {
+                    Some("feed") => ("write", "read"),
+                    Some("room") => ("owner", "channel"),
+                    _ => ("read", "write"),
+                };
+                self.pairs.push((text(secret), text(given)));
+            }
+            "remove" => self.knowledge.removed(asked, json),
             "read" => {
                 let mut reader = self.knowledge.reader(asked, None);
                 self.knowledge.take(&mut reader, json);
@@ -246,7 +254,7 @@ impl World {
                 assert!(json.get("more").is_none() || !members.is_empty());
                 assert!(number("readers") <= CLIENTS as u64);
             }
-            "goodbye" => assert_eq!(json["ok"], true),
+            "goodbye" | "kick" => assert_eq!(json["ok"], true),
             _ => {}
         }
     }
@@ -292,7 +300,7 @@ impl World {
 
     fn call_in_frame(&mut self, place: usize, text: &str) {
         let Client { state, number, .. } = &mut self.clients[place];
-        let State::Streaming { reader, stream, got, .. } = state else {
+        let State::Streaming { reader, stream, got, session, .. } = state else {
             unreachable!("only a WebSocket has frames")
         };
         self.out.clear();
@@ -328,6 +336,8 @@ impl World {
             let mut its = self.knowledge.reader(&asked, Some(Transport::WebSocket));
             self.knowledge.take(&mut its, &json);
             *got = Delivered::Frames(its);
+            // The stream keeps this session alive from now on.
+            *session = asked.connection().or(*session);
             self.clients[place].has_more = true;
             self.resume(place);
         } else {

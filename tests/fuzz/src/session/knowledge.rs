@@ -56,8 +56,19 @@ impl Knowledge {
     pub(super) fn answered(&mut self, asked: &Asked, json: &Value, kind: Kind, from: Option<u64>) {
         let channel = self.channel(asked.log().expect("it was accepted"));
         let id = json["id"].as_u64().expect("an id");
-        let text = asked.one("message").expect("it was accepted");
+        // A removal has none.
+        let text = asked.one("message").unwrap_or_default();
         self.ledger.answered((channel, id), kind, from, text).expect("an id of its own");
+    }
+
+    /// Records that a call removed a message, and what the response to it says.
+    pub(super) fn removed(&mut self, asked: &Asked, json: &Value) {
+        let of = asked.one("id").and_then(|id| id.parse().ok()).expect("it was accepted");
+        let channel = self.channel(asked.log().expect("it was accepted"));
+        self.ledger.may_remove(channel, of);
+        let id = json["id"].as_u64().expect("an id");
+        let kind = Kind::Removal(of);
+        self.ledger.answered((channel, id), kind, None, "").expect("an id of its own");
     }
 
     /// Returns the reader of a call. `stream` is its transport, if it is a stream.

@@ -11,7 +11,7 @@ use super::super::source::Source;
 use super::settings::{EPOCH, LISTED};
 use super::world::{CLIENTS, Delivered, State, World};
 
-const STEPS: &[u8] = b"wigrmcopskftdbla";
+const STEPS: &[u8] = b"wigrmcopskftdblaxq";
 
 pub(super) fn step(world: &mut World, source: &mut Source<'_>) {
     let step = source.key(STEPS);
@@ -39,9 +39,40 @@ pub(super) fn step(world: &mut World, source: &mut Source<'_>) {
             call.send(world, place, style);
         }
         b'c' => {
-            let name = source.pick(&["create", "health"]);
+            let (name, kind) = source.pick(&[
+                ("create", None),
+                ("health", None),
+                ("create", Some("feed")),
+                ("create", Some("room")),
+                ("create", Some("inbox")),
+                ("create", Some("other")),
+            ]);
             let style = source.below(STYLES);
-            Call::new(name).send(world, place, style);
+            let mut call = Call::new(name);
+            call.params.extend(kind.map(|kind| ("kind", kind.to_owned())));
+            call.send(world, place, style);
+        }
+        b'x' => {
+            let mut call = Call::new("remove");
+            let name = channel(world, source);
+            let last_id = speak::hub::ChannelName::parse(&name)
+                .map_or(0, |name| world.knowledge.last_id(name.key().as_str()));
+            let id = source.below(10) as i64;
+            let id = if id < 8 { last_id as i64 - id } else { id - 8 };
+            call.params.extend([("channel", name), ("id", id.to_string())]);
+            let style = source.below(STYLES);
+            call.send(world, place, style);
+        }
+        b'q' => {
+            let mut call = Call::new("kick");
+            call.params.push(("channel", channel(world, source)));
+            call.params.push(("connection", source.below(10).to_string()));
+            let seconds = source.pick(&[None, Some("0"), Some("1"), Some("300"), Some("86401")]);
+            call.params.extend(seconds.map(|seconds| ("seconds", seconds.to_owned())));
+            let text = source.pick(&[None, Some(""), Some("enough")]);
+            call.params.extend(text.map(|text| ("message", text.to_owned())));
+            let style = source.below(STYLES);
+            call.send(world, place, style);
         }
         b'o' => {
             let method = source.pick(&["GET", "HEAD", "OPTIONS", "POST", "PUT", "get"]);
@@ -252,7 +283,9 @@ impl Call {
         let mut frame = Map::from_iter([("call".to_owned(), Value::from(self.name))]);
         for (name, value) in self.params.iter().filter(|(name, _)| *name != TIMEOUT) {
             let value = match *name {
-                "connection" if style != 1 => Value::from(value.parse::<u64>().expect("a number")),
+                "connection" | "id" | "seconds" if style != 1 => {
+                    Value::from(value.parse::<i64>().expect("a number"))
+                }
                 _ => Value::from(&**value),
             };
             match frame.get_mut(*name) {

@@ -83,7 +83,7 @@ pub(super) struct World {
     pub(super) is_stopping: bool,
     pub(super) knowledge: Knowledge,
     pub(super) identities: Vec<Identity>,
-    /// Names of private pairs.
+    /// Names of pairs: the secret one, and the one that is given away.
     pub(super) pairs: Vec<(String, String)>,
     pub(super) out: Vec<u8>,
     pub(super) history: History,
