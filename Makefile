@@ -16,6 +16,10 @@ BLACK_BOX := $(shell grep -l '^mod common;' tests/*.rs)
 JOURNAL_TESTS := calls connections conversation crowd endings event_streams history hostile http
 JOURNAL_TESTS += limits malformed metrics parameters reading slow stopping story
 JOURNAL_TESTS += transports upgrade websockets
+# Those that run over TLS as well, without tests that have clients of their own or look at the bytes
+# of the socket, and those in which a client above a limit is told so: it gets no handshake.
+TLS_TESTS := calls conversation history http limits parameters reading story transports upgrade
+TLS_SKIP := of_curl clients_per_address incomplete_requests_stay only_new_messages
 # Those in which several nodes have to be like one. Of the others with calls, `slow`, `hostile`,
 # `overload` and `metrics` measure one process (memory, descriptors, turns), and `stopping`, `state`
 # and `upgrade` are about its end.
@@ -61,7 +65,7 @@ test: export SPEAK_TEST_LOGS := $(LOGS)
 
 .PHONY: help run test deps lint check-style audit musl musl-both musl-test processors dist sim fuzz
 .PHONY: fuzz-keep fuzz-tools overload stress bench bench-full wrk bench-check bench-musl
-.PHONY: bench-journal bench-tools bench-build journal-test cluster-test fmt clean
+.PHONY: bench-journal bench-tools bench-build journal-test cluster-test tls-test fmt clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -121,6 +125,10 @@ musl-test: musl-both ## checks of the static programs: size, memory, container; 
 
 journal-test: ## black-box tests again, with a journal in each server
 	SPEAK_TEST_JOURNAL=always cargo test --locked $(addprefix --test ,$(JOURNAL_TESTS))
+
+tls-test: ## black-box tests again, over TLS
+	SPEAK_TEST_TLS=1 cargo test --locked $(addprefix --test ,$(TLS_TESTS)) -- \
+	    $(addprefix --skip ,$(TLS_SKIP))
 
 cluster-test: ## black-box tests again: each client at a random one of three nodes; behind proxies
 	SPEAK_TEST_CLUSTER=3 cargo test --locked $(addprefix --test ,$(CLUSTER_TESTS))
