@@ -19,7 +19,7 @@ JOURNAL_TESTS += transports upgrade websockets
 # Those that run over TLS as well, without tests that have clients of their own or look at the bytes
 # of the socket, and those in which a client above a limit is told so: it gets no handshake.
 TLS_TESTS := calls conversation history http limits parameters reading story transports upgrade
-TLS_SKIP := of_curl clients_per_address incomplete_requests_stay only_new_messages
+TLS_SKIP := of_curl clients_per_address incomplete_requests_stay only_new_messages slow_consumer
 # Those in which several nodes have to be like one. Of the others with calls, `slow`, `hostile`,
 # `overload` and `metrics` measure one process (memory, descriptors, turns), and `stopping`, `state`
 # and `upgrade` are about its end.
