@@ -16,7 +16,11 @@ JOURNAL_TESTS += limits malformed metrics parameters reading slow stopping story
 JOURNAL_TESTS += transports upgrade websockets feeds rooms moderation
 # Those in which another C library, allocator or kind of program could matter, for the static build.
 MUSL_TESTS := calls conversation hostile limits memory operating overload sandbox slow starting
-MUSL_TESTS += state stopping transports upgrade
+MUSL_TESTS += state stopping transports upgrade https
+# Those that run over TLS as well, without tests that have clients of their own or look at the bytes
+# of the socket, and those in which a client above a limit is told so: it gets no handshake.
+TLS_TESTS := calls conversation history http limits parameters reading story transports upgrade
+TLS_SKIP := of_curl clients_per_address incomplete_requests_stay only_new_messages slow_consumer
 # Those in which several nodes have to be like one. Of the others with calls, `slow`, `hostile`,
 # `overload` and `metrics` measure one process (memory, descriptors, turns), and `stopping`, `state`
 # and `upgrade` are about its end.
@@ -64,7 +68,7 @@ test: export SPEAK_TEST_LOGS := $(LOGS)
 .PHONY: help run test deps lint check-style audit musl musl-both musl-test processors dist client
 .PHONY: npm client-tools sim fuzz fuzz-keep fuzz-tools overload stress bench bench-full wrk
 .PHONY: bench-check bench-musl bench-journal bench-cluster bench-tools bench-build journal-test
-.PHONY: cluster-test fmt clean
+.PHONY: cluster-test tls-test fmt clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -124,6 +128,10 @@ musl-test: musl-both ## checks of the static programs: size, memory, container; 
 
 journal-test: ## black-box tests again, with a journal in each server
 	SPEAK_TEST_JOURNAL=always cargo test --locked $(addprefix --test ,$(JOURNAL_TESTS))
+
+tls-test: ## black-box tests again, over TLS
+	SPEAK_TEST_TLS=1 cargo test --locked $(addprefix --test ,$(TLS_TESTS)) -- \
+	    $(addprefix --skip ,$(TLS_SKIP))
 
 cluster-test: ## black-box tests again: each client at a random one of three nodes; behind proxies
 	SPEAK_TEST_CLUSTER=3 cargo test --locked $(addprefix --test ,$(CLUSTER_TESTS))

@@ -214,7 +214,7 @@ fn an_end_is_told_by_tls_and_one_that_is_not_is_an_error_of_this_client_alone() 
     // rustls reports a truncation as an error, and close_notify as an end.
     let mut client = world.client();
     client.call("GET /health HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").ok();
-    client.is_closed();
+    client.is_closed_by_tls();
     let mut shaken = world.client();
     shaken.shake_hands();
     // Half of a record.

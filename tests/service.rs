@@ -18,7 +18,7 @@ use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixListener, Uni
 use std::path::Path;
 use std::process::Command;
 
-use common::{Folder, GUARD, Server, command, get_at, run, until};
+use common::{Client, Folder, GUARD, Server, command, get_at, run, until};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt};
 use rustix::process::Signal;
@@ -266,6 +266,31 @@ fn activated_sockets_survive_upgrades_and_their_files_remain() {
     assert!(path.exists());
 }
 
+#[cfg(feature = "tls")]
+#[test]
+fn an_activated_socket_of_that_name_speaks_tls_through_upgrades() {
+    use common::{Pair, trusting};
+
+    let folder = Folder::new("passed-tls");
+    let pair = Pair::usual(&folder, "a");
+    let config = trusting(&[&pair]);
+    let public = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let sockets = [public.into()];
+    let mut server = Server::spawn(passing(&sockets, "tls", &pair.options()), 1);
+    for _ in 0..3 {
+        let mut client = Client::connect_tls(server.address_of(0), &config, "a.test");
+        client.get("/health", &[]).ok();
+        server.upgrade();
+        client.get("/health", &[]).ok();
+    }
+    let without = passing(&sockets, "tls", &[]);
+    run(without).fails_with(1, &["FileDescriptorName=tls", "--tls-cert FILE"]);
+    let not_named = passing(&sockets, "speak", &pair.options());
+    run(not_named).fails_with(1, &["no listener speaks TLS"]);
+    let unix = [UnixListener::bind(folder.file("socket")).expect("a socket").into()];
+    run(passing(&unix, "tls", &pair.options())).fails_with(1, &["is for TCP"]);
+}
+
 #[test]
 fn listeners_of_options_are_bound_in_addition_to_activated_ones() {
     let public = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -273,7 +298,7 @@ fn listeners_of_options_are_bound_in_addition_to_activated_ones() {
     assert_ne!(server.port(0), server.port(1));
     server.write("room", "one");
     let second = SocketAddr::from(([127, 0, 0, 1], server.port(1)));
-    common::Client::connect(second).get("/health", &[]).ok();
+    Client::connect(second).get("/health", &[]).ok();
 }
 
 #[test]

@@ -35,8 +35,8 @@ pub const RESPONSE_BYTES_PER_TURN: usize = 256 * 1024;
 /// Memory of a handshake of TLS, measured: the state of rustls, and the flights.
 pub(super) const HANDSHAKE_BYTES: usize = 4 * 1024;
 
-/// Part of `--max-memory` for handshakes: a fourth. A client that needs more is closed. So newcomers
-/// that never finish leave the rest to the clients that are there.
+/// Part of `--max-memory` for handshakes: a fourth. A client that needs more is closed. So clients
+/// that never finish leave the rest to the others.
 pub(super) const HANDSHAKE_MEMORY_PART: usize = 4;
 
 /// Time for which a lingering client's input is discarded.

@@ -13,6 +13,7 @@ use support::http::{Head, Params, form, request, target};
 
 use super::response::{Response, framing_of};
 use super::secrets;
+use super::tls::config_for;
 use super::wait::GUARD;
 
 pub struct Client {
@@ -90,7 +91,12 @@ impl Client {
 
     fn over(stream: TcpStream) -> Self {
         stream.set_write_timeout(Some(GUARD)).expect("a timeout of writes");
-        Self { stream, tls: None, received: Vec::new() }
+        let config = stream.peer_addr().ok().and_then(config_for);
+        let plain = Self { stream, tls: None, received: Vec::new() };
+        match config {
+            Some(config) => plain.with_tls(config, "127.0.0.1"),
+            None => plain,
+        }
     }
 
     /// Sends bytes as they are.
@@ -243,7 +249,10 @@ impl Client {
                     return Some(Came::Bytes);
                 }
                 Err(error) => match error.kind() {
-                    ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => return Some(Came::End),
+                    // The last one: an end that TLS does not tell.
+                    ErrorKind::ConnectionReset
+                    | ErrorKind::BrokenPipe
+                    | ErrorKind::UnexpectedEof => return Some(Came::End),
                     ErrorKind::Interrupted => {}
                     ErrorKind::WouldBlock | ErrorKind::TimedOut if Instant::now() < deadline => {}
                     ErrorKind::WouldBlock | ErrorKind::TimedOut => return None,
@@ -267,6 +276,15 @@ impl Client {
             Some(Came::Bytes) => panic!("not closed, but sent {}", self.so_far()),
             None => panic!("the server does not close"),
         }
+    }
+
+    /// Claims that the server ends the connection with a `close_notify`.
+    #[track_caller]
+    pub fn is_closed_by_tls(&mut self) {
+        self.stream.set_read_timeout(Some(GUARD)).expect("a timeout of reads");
+        let tls = self.tls.as_mut().expect("a client with TLS");
+        let end = Stream::new(&mut **tls, &mut self.stream).read(&mut [0]);
+        assert_eq!(end.expect("an end that TLS tells"), 0);
     }
 
     /// Says whether something has come that was not read yet, without waiting for it.

@@ -22,6 +22,7 @@ use super::proxy::ProxyProcess;
 use super::response::Response;
 use super::running::Running;
 use super::secrets;
+use super::tls::{add_tls, note_listener};
 use super::wait::{GUARD, until};
 
 /// Time in which all nodes of a cluster have told each other about their readers.
@@ -176,7 +177,8 @@ impl Server {
     }
 
     /// Runs `command` as one process.
-    pub fn spawn_node(mut command: Command, listeners: usize) -> Self {
+    pub fn spawn_node(command: Command, listeners: usize) -> Self {
+        let mut command = add_tls(command);
         let journal = add_journal(&mut command);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.stderr(Stdio::piped()).spawn().expect("starting the server");
@@ -197,6 +199,7 @@ impl Server {
         while server.urls.len() < listeners {
             let url = announced.recv_timeout(GUARD);
             let url = url.unwrap_or_else(|_| panic!("it did not start: {:?}", server.log()));
+            note_listener(&url);
             server.urls.push(url);
         }
         server

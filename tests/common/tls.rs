@@ -1,15 +1,79 @@
 //! Certificates that `openssl` makes, and clients of rustls that trust them.
+//!
+//! With `SPEAK_TEST_TLS=1`, the public listener of each server speaks TLS, and so do its clients.
 
+use std::collections::HashSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, Mutex};
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::folder::Folder;
+
+/// Environment variable that makes servers speak TLS whose tests did not ask for it.
+const TLS_ENV: &str = "SPEAK_TEST_TLS";
+
+/// Listeners that speak TLS because of [`TLS_ENV`].
+static WITH_TLS: Mutex<Option<HashSet<SocketAddr>>> = Mutex::new(None);
+
+/// The certificate of these servers, and the configuration of their clients.
+static SHARED: LazyLock<(Pair, Arc<ClientConfig>)> = LazyLock::new(|| {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let pair = Pair::in_folder(folder, &format!("{}", std::process::id()));
+    pair.make_files("all", &ECDSA, "30");
+    let config = trusting(&[&pair]);
+    (pair, config)
+});
+
+/// Returns the command of a server, whose listeners on any port speak TLS if this run of the tests
+/// asks for it.
+pub fn add_tls(server: Command) -> Command {
+    let is_any = |before: &str, argument: &str| before == "--listen" && argument == "127.0.0.1:0";
+    let arguments: Vec<_> =
+        server.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let has_any = arguments.iter().zip(arguments.iter().skip(1)).any(|(a, b)| is_any(a, b));
+    if std::env::var_os(TLS_ENV).is_none() || !has_any {
+        return server;
+    }
+    let mut command = Command::new(server.get_program());
+    let mut before = "";
+    for argument in &arguments {
+        let prefix = if is_any(before, argument) { "tls:" } else { "" };
+        command.arg(format!("{prefix}{argument}"));
+        before = argument;
+    }
+    for (name, value) in server.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.args(SHARED.0.options());
+    command
+}
+
+/// Notes the URL of a listener.
+pub fn note_listener(url: &str) {
+    if std::env::var_os(TLS_ENV).is_some()
+        && let Some(address) = url.strip_prefix("https://")
+    {
+        let address = address.parse().expect("an address with a port");
+        let mut all = WITH_TLS.lock().expect("no panic while noting");
+        all.get_or_insert_default().insert(address);
+    }
+}
+
+/// Returns the configuration for a client of this listener. `None` if that is without TLS, or the
+/// test itself cares for it.
+pub fn config_for(address: SocketAddr) -> Option<&'static Arc<ClientConfig>> {
+    let all = WITH_TLS.lock().expect("no panic while noting");
+    all.as_ref().is_some_and(|all| all.contains(&address)).then(|| &SHARED.1)
+}
 
 /// Kind of a key, as arguments of `openssl`.
 pub const ECDSA: [&str; 3] = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
@@ -26,10 +90,15 @@ impl Pair {
     #[track_caller]
     pub fn make(folder: &Folder, file: &str, name: &str, key: &[&str], days: &str) -> Self {
         let pair = Self::at(folder, file);
+        pair.make_files(name, key, days);
+        pair
+    }
+
+    #[track_caller]
+    fn make_files(&self, name: &str, key: &[&str], days: &str) {
         let mut command = Command::new("openssl");
         command.args(["req", "-x509", "-days", days]);
-        pair.request(command, key, name);
-        pair
+        self.request(command, key, name);
     }
 
     /// Makes a certificate with a P-256 key for a month.
@@ -64,10 +133,12 @@ impl Pair {
     }
 
     pub fn at(folder: &Folder, file: &str) -> Self {
-        Self {
-            certificate: folder.file(&format!("{file}.pem")),
-            key: folder.file(&format!("{file}.key")),
-        }
+        Self::in_folder(folder.path(), file)
+    }
+
+    fn in_folder(folder: &Path, file: &str) -> Self {
+        let file = |end| folder.join(format!("{file}.{end}"));
+        Self { certificate: file("pem"), key: file("key") }
     }
 
     /// Replaces the contents of these files by those of others.
