@@ -2,7 +2,7 @@
 
 import { position } from "./cursors.js";
 import { is } from "./events.js";
-import { call } from "./line.js";
+import { call, goHome } from "./line.js";
 import { isTransient } from "./protocol.js";
 import { applyAnswer } from "./receiver.js";
 import { forgetConnection, readValues } from "./session.js";
@@ -52,6 +52,7 @@ async function sendWithRetry(chat, item) {
       return { id };
     } catch (/** @type {any} */ error) {
       if (forgetConnection(chat, error, me)) {
+        goHome(chat);
         if (chat.transport.open) chat.reader?.close(); // it did not report the end: it may be dead
       } else if (isTransient(error)) {
         isHeld = true;
@@ -74,6 +75,7 @@ async function sendWithRetry(chat, item) {
  * @param {Chat} chat
  */
 async function findOut(chat) {
+  goHome(chat);
   const read = async () =>
     applyAnswer(chat, position(chat), await call(chat, "read", readValues(chat, 0)));
   while (!is(chat, "left") && !(await read().catch(() => nextChange(chat))));
