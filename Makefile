@@ -5,6 +5,7 @@ TEST_TOOLS := strace:strace curl:curl python3:python3 venv:python3-venv nginx:ng
 TEST_TOOLS += openssl:openssl haproxy:haproxy caddy:caddy systemd-analyze:systemd ip:iproute2
 TEST_TOOLS += redis-server:redis-server
 TEST_TOOLS += chromium:chromium firefox-esr:firefox-esr node:nodejs npm:npm
+TEST_TOOLS += WebKitWebDriver:webkit2gtk-driver Xvfb:xvfb
 AUDIT_TOOLS := python3:python3 venv:python3-venv git:git
 CHECK_TOOLS := valgrind:valgrind strace:strace
 BENCH_TOOLS := wrk:wrk nginx:nginx-light
@@ -59,10 +60,10 @@ export RUST_TEST_THREADS ?= 4
 LOGS := $(CURDIR)/target/logs
 test: export SPEAK_TEST_LOGS := $(LOGS)
 
-.PHONY: help run test deps lint check-style audit musl musl-both musl-test processors dist client npm
-.PHONY: client-tools sim fuzz fuzz-keep fuzz-tools overload stress bench bench-full wrk bench-check
-.PHONY: bench-musl bench-journal bench-cluster bench-tools bench-build journal-test cluster-test
-.PHONY: fmt clean
+.PHONY: help run test deps lint check-style audit musl musl-both musl-test processors dist client
+.PHONY: npm client-tools sim fuzz fuzz-keep fuzz-tools overload stress bench bench-full wrk
+.PHONY: bench-check bench-musl bench-journal bench-cluster bench-tools bench-build journal-test
+.PHONY: cluster-test fmt clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
