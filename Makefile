@@ -5,6 +5,7 @@ TEST_TOOLS := strace:strace curl:curl python3:python3 venv:python3-venv nginx:ng
 TEST_TOOLS += openssl:openssl haproxy:haproxy caddy:caddy systemd-analyze:systemd ip:iproute2
 TEST_TOOLS += redis-server:redis-server
 TEST_TOOLS += chromium:chromium firefox-esr:firefox-esr node:nodejs npm:npm
+TEST_TOOLS += WebKitWebDriver:webkit2gtk-driver Xvfb:xvfb
 AUDIT_TOOLS := python3:python3 venv:python3-venv git:git
 CHECK_TOOLS := valgrind:valgrind strace:strace
 BENCH_TOOLS := wrk:wrk nginx:nginx-light

@@ -35,6 +35,8 @@ export interface Options {
   share?: boolean;
   /** True to receive the retained messages on joining. Default: true. */
   history?: boolean;
+  /** Leaves the room when it is aborted, as leave() does. */
+  signal?: AbortSignal;
 }
 
 export interface Chat {
@@ -60,9 +62,10 @@ export interface Chat {
 
   /**
    * Says something to the room. While the server cannot be reached, or is too busy (429, 503), the
-   * text waits. It is then sent once, and in order.
+   * text waits. It is then sent once, and in order. Returns at once: the page can show the text
+   * with the state of its sending.
    */
-  say(text: string): Promise<{ id: number }>;
+  say(text: string): Sending;
   /** Says something to one member. Rejects if the whisper is not known to have arrived. */
   whisper(to: Member | number, text: string): Promise<{ id: number }>;
   rename(name: string): Promise<void>;
@@ -71,6 +74,19 @@ export interface Chat {
    * member is gone two seconds after its last tab has closed, unless that was a reload.
    */
   leave(): Promise<void>;
+}
+
+/** Text that is being sent. As a promise, it has the id of the message, or rejects. */
+export interface Sending extends Promise<{ id: number }> {
+  /** Text as the room will receive it. */
+  readonly text: string;
+  /** State, which has changed before callbacks of the promise run. */
+  readonly state: "sending" | "sent" | "failed";
+  /**
+   * Sends a text that failed again, after all that were said before, and returns the new sending.
+   * Returns this one if it has not failed.
+   */
+  again(): Sending;
 }
 
 export interface Message {

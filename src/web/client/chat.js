@@ -54,6 +54,9 @@ export function join(room, options = {}) {
   /** @param {string} channel @param {string} message */
   const write = (channel, message) => call(chat, "write", { channel, message, ...chat.me });
   start(chat);
+  const { signal } = options;
+  signal?.addEventListener("abort", api.leave);
+  if (signal?.aborted) api.leave();
   return api;
 }
 

@@ -51,6 +51,7 @@ export function attempt(chat, path, values) {
  */
 export async function connect(chat) {
   let failure;
+  chat.home = "";
   for (chat.endpoint of chat.endpoints) {
     let failed; // transports with the same call fail together
     for (chat.transport of chat.transports) {
@@ -82,6 +83,22 @@ function replaceReader(chat) {
 function closeReader(chat) {
   chat.reader?.close();
   chat.reader = null;
+}
+
+/**
+ * Goes back from a better endpoint, at which another server may answer by now, and has it probed
+ * again. Returns whether there was one to leave.
+ *
+ * @param {Chat} chat
+ */
+export function goHome(chat) {
+  const { endpoint, home } = chat;
+  if (!home) return false;
+  chat.better.push(endpoint);
+  chat.endpoint = home;
+  chat.home = "";
+  closeReader(chat);
+  return true;
 }
 
 /**
@@ -122,7 +139,8 @@ async function probe(chat, urls) {
       // A WebSocket that is closed before it opens puts its address with its secrets into the
       // console.
       await sleep(1000);
-      if (!chat.reader) return;
+      if (!chat.reader || answer.epoch !== chat.epoch) return;
+      chat.home = chat.endpoint;
       chat.endpoint = url;
       return replaceReader(chat);
     }

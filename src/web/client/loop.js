@@ -2,7 +2,7 @@
 
 import { position } from "./cursors.js";
 import { is } from "./events.js";
-import { attempt, call, connect, improve, noteFailure } from "./line.js";
+import { attempt, call, connect, goHome, improve, noteFailure } from "./line.js";
 import { isTransient } from "./protocol.js";
 import { applyAnswer } from "./receiver.js";
 import { forgetConnection, introduction, isIn, readValues } from "./session.js";
@@ -36,6 +36,7 @@ export async function run(chat, signal) {
       if (signal.aborted) return;
       if (error.name === "AbortError") continue; // by a check
       if (forgetConnection(chat, error, me)) {
+        goHome(chat);
         if (!endings++) continue;
       } else if (error.status && !isTransient(error)) return error;
       chat.isStale = true;
@@ -72,6 +73,8 @@ async function read(chat, signal) {
     chat.isStale = true; // a read may know more than the silent stream
     return;
   }
+  // After a restart, another server may have the port of the better endpoint.
+  if (chat.epoch !== answer.epoch && goHome(chat)) return;
   applyAnswer(chat, from, answer);
   chat.isStale = chat.cursor.includes(0) || (!chat.isLeader && from !== position(chat));
   chat.failures = 0;

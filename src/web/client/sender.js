@@ -2,7 +2,7 @@
 
 import { position } from "./cursors.js";
 import { is } from "./events.js";
-import { call } from "./line.js";
+import { call, goHome } from "./line.js";
 import { isTransient } from "./protocol.js";
 import { applyAnswer } from "./receiver.js";
 import { forgetConnection, readValues } from "./session.js";
@@ -25,21 +25,29 @@ import { nextChange, notify, sleep } from "./waiting.js";
 const MAX_ATTEMPTS = 5;
 
 /**
- * Sends an item after all earlier ones.
+ * Sends an item after all earlier ones. The state has changed before the promise's callbacks run.
  *
  * @param {Chat} chat
  * @param {Item} item
+ * @returns {import("../speak.js").Sending}
  */
 export function send(chat, item) {
-  const sent = chat.queue.then(() => sendWithRetry(chat, item));
-  chat.queue = sent.catch(() => {});
-  return sent;
+  /** @type {any} a promise, which gets what the page may know besides */
+  const sending = chat.queue.then(() => sendWithRetry(chat, item));
+  const end = (/** @type {string} */ state) => () => (sending.state = state);
+  chat.queue = sending.then(end("sent"), end("failed"));
+  return Object.assign(sending, {
+    state: "sending",
+    text: item.text,
+    again: () => (sending.state === "failed" ? send(chat, item) : sending),
+  });
 }
 
 /** @param {Chat} chat @param {Item} item @returns {Promise<{ id: number }>} */
 async function sendWithRetry(chat, item) {
   let isHeld = false;
   for (let attempts = 1; ;) {
+    if (item.id) return { id: (chat.lastSentId = item.id) };
     while (isHeld || !isReady(chat)) {
       if (is(chat, "left")) throw new Error("left");
       await nextChange(chat);
@@ -52,6 +60,7 @@ async function sendWithRetry(chat, item) {
       return { id };
     } catch (/** @type {any} */ error) {
       if (forgetConnection(chat, error, me)) {
+        goHome(chat);
         if (chat.transport.open) chat.reader?.close(); // it did not report the end: it may be dead
       } else if (isTransient(error)) {
         isHeld = true;
@@ -60,9 +69,9 @@ async function sendWithRetry(chat, item) {
           notify(chat);
         });
       } else {
-        if (error.status || item.to || attempts++ === MAX_ATTEMPTS) throw error;
+        if (error.status || item.to) throw error;
         await findOut(chat);
-        if (item.id) return { id: (chat.lastSentId = item.id) };
+        if (!item.id && attempts++ === MAX_ATTEMPTS) throw error;
       }
     }
   }
@@ -74,6 +83,7 @@ async function sendWithRetry(chat, item) {
  * @param {Chat} chat
  */
 async function findOut(chat) {
+  goHome(chat);
   const read = async () =>
     applyAnswer(chat, position(chat), await call(chat, "read", readValues(chat, 0)));
   while (!is(chat, "left") && !(await read().catch(() => nextChange(chat))));

@@ -59,6 +59,7 @@ import { createPause } from "./waiting.js";
  * @property {string[]} better to move to if the same server answers there, best first
  * @property {import("./transports.js").Transport[]} transports that may work, best first
  * @property {string} endpoint in use
+ * @property {string} home endpoint to go back to; empty if none is better than it
  * @property {import("./transports.js").Transport} transport in use
  * @property {import("./stream_reader.js").Reader | null} [reader] while something works
  * @property {number} [latency] duration of the last call, in milliseconds
@@ -110,7 +111,7 @@ export function createState(api, server, options) {
     ...{ names: new Map(), members: new Map() },
     ...{ cursor: hasInbox ? [0, 0] : [0], emitted: [0, 0], isStale: true },
     ...chooseEndpoints(server, endpoint),
-    ...{ endpoint: "", transports, transport: transports[0] },
+    ...{ endpoint: "", home: "", transports, transport: transports[0] },
     ...{ failures: 0, doubts: 0, retry: createPause() },
     ...{ queue: Promise.resolve(), lastSentId: 0 },
     waiters: [],

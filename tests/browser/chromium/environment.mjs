@@ -34,11 +34,11 @@ export async function until(condition, description = condition) {
   throw new Error(`never came true: ${description}`);
 }
 
-/** Starts the server on these loopback ports. Port 0 is any free port. */
-export async function startServer({ ports = [0], options = [] } = {}) {
+/** Starts the server on these ports of a loopback address. Port 0 is any free port. */
+export async function startServer({ host = "127.0.0.1", ports = [0], options = [] } = {}) {
   const program = process.env.SPEAK_BIN;
   if (!program) throw new Error("SPEAK_BIN is not set: set it to the server to test");
-  const listen = ports.flatMap((port) => ["--listen", `127.0.0.1:${port}`]);
+  const listen = ports.flatMap((port) => ["--listen", `${host}:${port}`]);
   // If all logs are searched for secrets (tests/secrets.py), the server logs every request.
   const logs = process.env.SPEAK_TEST_LOGS;
   const env = logs ? { ...process.env, SPEAK_LOG: "debug" } : process.env;
@@ -131,6 +131,7 @@ export async function startTcpProxy(target, { socketMs } = {}) {
   const listen = async (port) => {
     listener.listen(port, "127.0.0.1");
     await once(listener, "listening");
+    listener.unref(); // a test that fails must not keep the others from ending
     return listener.address().port;
   };
   const port = await listen(0);
@@ -170,7 +171,7 @@ export async function startSilentListener() {
  * Starts a web site of another origin. Its pages have no inline script, and a policy that allows no
  * more than the client needs.
  */
-async function startSite() {
+export async function startSite() {
   const pages = {
     "/page.js": `
       window.joinRoom = (room, options) => {
@@ -226,10 +227,54 @@ async function startSite() {
   };
 }
 
-/** Starts the browser, with these further arguments. */
-export function launchBrowser(...args) {
+/**
+ * Starts the browser, with these further arguments, and without these that Playwright adds.
+ *
+ * @param {string[]} [args]
+ * @param {string[]} [ignoreDefaultArgs]
+ */
+export function launchBrowser(args = [], ignoreDefaultArgs = []) {
   const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
-  return chromium.launch({ executablePath, args: [...FLAGS, ...args] });
+  return chromium.launch({ executablePath, args: [...FLAGS, ...args], ignoreDefaultArgs });
+}
+
+/**
+ * Returns what a test does with a page that has joined a room.
+ *
+ * @param {(callback: (value?: any) => any, value?: any) => Promise<any>} run calls a function in
+ *   the page
+ * @param {string} name of the page's member, for the messages of failures
+ */
+export function roomActions(run, name) {
+  const actions = {
+    run,
+    state: () => run(() => window.chat.state),
+    messages: () => run(() => window.received.messages),
+    names: () => run(() => window.chat.members.map(({ name }) => name)),
+    say: (text) => run((text) => window.chat.say(text), text),
+    texts: async () => {
+      const messages = await actions.messages();
+      return messages.filter(({ type }) => type === "message").map(({ text }) => text);
+    },
+    waitForState: (state) =>
+      until(async () => (await actions.state()).state === state, `${name} is ${state}`),
+    waitForText: (text) =>
+      until(async () => (await actions.texts()).includes(text), `${name} receives ${text}`),
+    waitForMembers: (...names) =>
+      until(async () => `${await actions.names()}` === `${names}`, `${name} sees ${names}`),
+    // A client that changes its transport may be introduced again, and so change its place.
+    waitForMembersInAnyOrder: (...names) =>
+      until(
+        async () => `${(await actions.names()).sort()}` === `${names}`,
+        `${name} sees ${names} in any order`,
+      ),
+    waitForGoodbye: (name) =>
+      until(async () => {
+        const messages = await actions.messages();
+        return messages.find((one) => one.type === "goodbye" && one.name === name);
+      }, `${name} leaves`),
+  };
+  return actions;
 }
 
 /** Opens the browser and the site. close() closes both, and everything that was opened in them. */
@@ -258,35 +303,9 @@ export async function openEnvironment() {
           [room, { endpoint: endpoints, ...options }],
         );
       if (room) await join();
-      const { name } = options;
-      const tab = {
+      return {
         page,
-        run: (callback, value) => page.evaluate(callback, value),
-        state: () => page.evaluate(() => window.chat.state),
-        messages: () => page.evaluate(() => window.received.messages),
-        names: () => page.evaluate(() => window.chat.members.map(({ name }) => name)),
-        say: (text) => page.evaluate((text) => window.chat.say(text), text),
-        texts: async () => {
-          const messages = await tab.messages();
-          return messages.filter(({ type }) => type === "message").map(({ text }) => text);
-        },
-        waitForState: (state) =>
-          until(async () => (await tab.state()).state === state, `${name} is ${state}`),
-        waitForText: (text) =>
-          until(async () => (await tab.texts()).includes(text), `${name} receives ${text}`),
-        waitForMembers: (...names) =>
-          until(async () => `${await tab.names()}` === `${names}`, `${name} sees ${names}`),
-        // A client that changes its transport may be introduced again, and so change its place.
-        waitForMembersInAnyOrder: (...names) =>
-          until(
-            async () => `${(await tab.names()).sort()}` === `${names}`,
-            `${name} sees ${names} in any order`,
-          ),
-        waitForGoodbye: (name) =>
-          until(async () => {
-            const messages = await tab.messages();
-            return messages.find((one) => one.type === "goodbye" && one.name === name);
-          }, `${name} leaves`),
+        ...roomActions((callback, value) => page.evaluate(callback, value), options.name),
         /** Loads the page again, and joins the room again. */
         async reload() {
           await page.reload();
@@ -300,7 +319,6 @@ export async function openEnvironment() {
           await crashed;
         },
       };
-      return tab;
     }
     return { openTab, errors, close: () => context.close() };
   }

@@ -88,7 +88,7 @@ before(async () => {
     [`${CHAT}:7732`, server.ports[1]],
     [`${PAGE}:80`, sites.plain.address().port],
   ].map(([host, port]) => `MAP ${host} 127.0.0.1:${port}`);
-  browser = await launchBrowser(`--host-resolver-rules=${rules}`);
+  browser = await launchBrowser([`--host-resolver-rules=${rules}`]);
 });
 
 after(async () => {

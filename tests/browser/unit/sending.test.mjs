@@ -204,6 +204,68 @@ test("a message that never gets through is rejected, and the next one is sent", 
   assert.deepEqual([sim.server.texts("lobby"), sim.requestsTo("write").length], [["next"], 6]);
 });
 
+test("say() returns a state: a text is sent, or fails and is sent again", async () => {
+  const sim = new Simulation();
+  const chat = await joined(sim);
+  const states = [];
+  const watch = (sending) => {
+    const note = () => states.push(`${sending.text} ${sending.state}`);
+    note();
+    sending.then(note, note);
+    return sending;
+  };
+  await sim.waitFor(watch(chat.say("fine")));
+  assert.equal(chat.say("\ud800").text, "\ufffd", "as the room receives it");
+  sim.fault = ({ path, message }) =>
+    path === "write" && message === "poison" ? "request lost" : null;
+  const failed = watch(chat.say("poison"));
+  await assert.rejects(sim.waitFor(failed));
+  await sim.waitFor(chat.say("next"));
+  sim.fault = () => null;
+  const again = watch(failed.again());
+  assert.notEqual(again, failed);
+  assert.equal(again.again(), again, "no second one is under way");
+  const { id } = await sim.waitFor(again);
+  assert.deepEqual(
+    [again.again(), sim.server.texts("lobby"), failed.state],
+    [again, ["fine", "\ufffd", "next", "poison"], "failed"],
+  );
+  assert.equal((await again.again()).id, id);
+  assert.deepEqual(states, [
+    ...["fine sending", "fine sent", "poison sending"],
+    ...["poison failed", "poison sending", "poison sent"],
+  ]);
+});
+
+test("a text whose last attempt arrived has not failed", async () => {
+  const sim = new Simulation();
+  const chat = await joined(sim);
+  let count = 0;
+  sim.fault = ({ path }) =>
+    path !== "write" ? null : ++count < 5 ? "request lost" : count === 5 ? "response lost" : null;
+  const sending = chat.say("hello");
+  const next = chat.say("next");
+  await sim.waitFor(sending);
+  await sim.waitFor(next);
+  assert.deepEqual([sending.state, sim.server.texts("lobby")], ["sent", ["hello", "next"]]);
+});
+
+for (const isEarly of [true, false]) {
+  test(`a signal that is aborted ${isEarly ? "before" : "after"} the page joins leaves the room`, async () => {
+    const sim = new Simulation();
+    const eve = await joined(sim, { name: "Eve" });
+    const controller = new AbortController();
+    if (isEarly) controller.abort();
+    const { signal } = controller;
+    const chat = sim.openPage().join("lobby", { name: "Josh", signal });
+    await sim.clock.advance(1000);
+    assert.deepEqual(eve.names(), isEarly ? ["Eve"] : ["Eve", "Josh"]);
+    controller.abort();
+    await sim.clock.advance(100);
+    assert.deepEqual([chat.state.state, eve.names()], ["left", ["Eve"]]);
+  });
+}
+
 test("a whisper that may be lost is rejected, since no read can find out", async () => {
   const sim = new Simulation();
   const eve = await joined(sim, { name: "Eve" });

@@ -177,6 +177,31 @@ test("another server on the direct port is not used", async () => {
   );
 });
 
+for (const what of ["restarts there", "is another one"]) {
+  test(`after a restart, the server on the direct port ${what}: nothing is said to another one`, async () => {
+    const sim = new Simulation();
+    sim.endpoints.set(DIRECT, "open");
+    const chat = await joined(sim);
+    await sim.clock.until(() => chat.state.endpoint === DIRECT);
+    await sim.clock.advance(1000);
+    const other = new FakeServer(sim.clock);
+    other.epoch = "other";
+    if (what === "is another one") sim.otherServers.set(DIRECT, other);
+    sim.disconnect();
+    sim.server.restart();
+    sim.isOnline = true;
+    for (const text of ["one", "two"]) {
+      await sim.waitFor(chat.say(text));
+      await sim.clock.advance(30_000);
+    }
+    assert.deepEqual(
+      [chat.texts(), other.texts("lobby"), other.connectionCount],
+      [["one", "two"], [], 0],
+    );
+    assert.equal(chat.state.endpoint, what === "is another one" ? HOME : DIRECT);
+  });
+}
+
 for (const [src, origin] of [
   ["https://speak.test/speak.js", "https://page.test"],
   ["https://speak.test/speak.js", "http://page.test"],
