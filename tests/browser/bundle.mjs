@@ -23,7 +23,7 @@ export const INTERNAL = [
   ...["checkedAt", "failures", "doubts", "retry", "better", "endpoints", "transports"],
   ...["received", "timeoutMs", "began", "heard", "timedOut", "isOpen", "isShort", "needs", "act"],
   ...["reader", "names", "pending", "queue", "cursor", "bus", "api", "ended", "source", "attempt"],
-  ...["place", "wait", "end", "open", "call", "joinedId"],
+  ...["place", "wait", "end", "open", "call", "joinedId", "isBlind", "dismissal"],
 ];
 
 /** Returns the text of a bundle. The same sources give the same bytes on every machine. */
