@@ -36,7 +36,8 @@ export async function bundle(name) {
     format: "iife",
     target: "es2021",
     charset: "utf8",
-    mangleProps: new RegExp(`^(${INTERNAL.join("|")})$`),
+    // The demo uses the platform's properties of these names, as `open`.
+    mangleProps: name === "speak.js" ? new RegExp(`^(${INTERNAL.join("|")})$`) : undefined,
   });
   const { code } = await minify(outputFiles[0].text, {
     ecma: 2020,
