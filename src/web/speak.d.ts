@@ -1,5 +1,29 @@
-/** Joins a room and returns at once. Handlers that are set right after it miss no event. */
+/**
+ * Joins a room and returns at once. Handlers that are set right after it miss no event. `room` is the
+ * name of a channel, or any name of `create`:
+ * - "~o…", "~c…" of a room: the owner, and everybody else.
+ * - "~b…" of a feed, "~r…" of an inbox: reads, without a member's name. `say` is `not_writable`.
+ * - "~f…" of a feed, "~w…" of an inbox: writes. No event of the channel follows, and `say` rejects if
+ *   the text is not known to have arrived.
+ */
 export function join(room: string, options?: Options): Chat;
+
+/**
+ * Makes the two names of an inbox, a feed or a room: a secret that the owner keeps, and one to give
+ * away. The server stores nothing. Rejects if the server cannot be reached, or refuses.
+ */
+export function create(kind?: "inbox", options?: CreateOptions): Promise<InboxNames>;
+export function create(kind: "feed", options?: CreateOptions): Promise<FeedNames>;
+export function create(kind: "room", options?: CreateOptions): Promise<RoomNames>;
+
+/** `server`: as in the options of `join`. */
+export type CreateOptions = Pick<Options, "server">;
+/** `read` is the secret. */
+export type InboxNames = { read: string; write: string };
+/** `write` is the secret. */
+export type FeedNames = { write: string; read: string };
+/** `owner` is the secret. */
+export type RoomNames = { owner: string; channel: string };
 
 export type Transport = "websocket" | "eventsource" | "fetch" | "jsonp";
 
@@ -42,6 +66,11 @@ export interface Options {
 export interface Chat {
   /** Something was said or whispered, or a member joined, changed its name or left. */
   onmessage?: ((message: Message) => void) | null;
+  /**
+   * A message was removed: take it away, if the page shows it. It may be a message that this page
+   * never got, or an introduction, whose text was a name.
+   */
+  onremoval?: ((removal: Removal) => void) | null;
   /** The list of members changed. */
   onmembers?: ((members: Member[]) => void) | null;
   onstate?: ((state: State) => void) | null;
@@ -49,7 +78,8 @@ export interface Chat {
   onmissed?: (() => void) | null;
   /**
    * The server refused a call for good, or the transport of the options is missing, and the chat is
-   * over. Examples: a bad room name, a member name that is too long.
+   * over. Examples: a bad room name, a member name that is too long. `removed`: the owner of the room
+   * sent the page's own member, or its address, away; `detail` has the owner's message, if any.
    */
   onerror?: ((error: SpeakError) => void) | null;
 
@@ -69,6 +99,17 @@ export interface Chat {
   /** Says something to one member. Rejects if the whisper is not known to have arrived. */
   whisper(to: Member | number, text: string): Promise<{ id: number }>;
   rename(name: string): Promise<void>;
+  /**
+   * Removes a message, or a member's introduction with its name, for everybody. Rejects with
+   * `not_owner` if the chat's name does not own the channel: "~o…", "~f…" and "~r…" do.
+   */
+  remove(message: Message | Member | number): Promise<{ id: number }>;
+  /**
+   * Sends a member away from a room that one owns. For so many seconds (86,400 at most), nobody can
+   * come in or write from its address, but the owner. Without `seconds`, it may come back at once.
+   * `message` is for the member, and everybody sees it. Rejects with `not_owner` without "~o…".
+   */
+  kick(member: Member | number, options?: { seconds?: number; message?: string }): Promise<void>;
   /**
    * Says goodbye. Rejects the texts that wait to be sent. No event follows. Without this call, a
    * member is gone two seconds after its last tab has closed, unless that was a reload.
@@ -94,17 +135,23 @@ export interface Message {
   id: number;
   /**
    * "introduction": a member joined, or changed its name to `name`.
-   * "goodbye": a member left; `reason` says why.
+   * "goodbye": a member left; `reason` says why. "removed": the owner sent it away.
+   * "removed": a message that was removed before this page got it. It has no text.
    */
-  type: "message" | "introduction" | "goodbye";
+  type: "message" | "introduction" | "goodbye" | "removed";
   /** Milliseconds since 1970. */
   time: number;
   /** Connection of the sender, verified by the server. Absent if the sender is unknown. */
   from?: number;
   /** Name of the sender, also of one that has left. */
   name?: string;
+  /** True if the owner of the room sent it: under the room's "~o…" name. */
+  owner?: boolean;
+  /** Empty if the message was removed. */
   text: string;
-  reason?: "left" | "closed" | "timeout";
+  /** True if the type is "removed". */
+  removed: boolean;
+  reason?: "left" | "closed" | "timeout" | "removed";
   /** True if the page's own member sent it. */
   own: boolean;
   whisper: boolean;
@@ -112,10 +159,21 @@ export interface Message {
   to?: Member;
 }
 
+export interface Removal {
+  /** Id of the message that was removed. */
+  of: number;
+  /** Milliseconds since 1970. */
+  time: number;
+}
+
 export interface Member {
   connection: number;
+  /** Id of its introduction. */
+  id: number;
   name: string;
   own: boolean;
+  /** True if the member came under the room's "~o…" name. */
+  owner?: boolean;
   /** Channel for whispers to the member. Absent if the member accepts none. */
   inbox?: string;
 }
@@ -148,8 +206,9 @@ export class SpeakError extends Error {
 
 declare const Speak: {
   join: typeof join;
+  create: typeof create;
   SpeakError: typeof SpeakError;
-  /** Address of the server for calls of `join` that name none. */
+  /** Address of the server for calls of `join` and `create` that name none. */
   server: string;
 };
 export default Speak;

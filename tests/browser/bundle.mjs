@@ -23,7 +23,7 @@ export const INTERNAL = [
   ...["checkedAt", "failures", "doubts", "retry", "better", "endpoints", "transports"],
   ...["received", "timeoutMs", "began", "heard", "timedOut", "isOpen", "isShort", "needs", "act"],
   ...["reader", "names", "pending", "queue", "cursor", "bus", "api", "ended", "source", "attempt"],
-  ...["place", "wait", "end", "open", "call", "joinedId", "home"],
+  ...["place", "wait", "end", "open", "call", "joinedId", "home", "isBlind", "dismissal"],
 ];
 
 /** Returns the text of a bundle. The same sources give the same bytes on every machine. */
@@ -36,7 +36,8 @@ export async function bundle(name) {
     format: "iife",
     target: "es2021",
     charset: "utf8",
-    mangleProps: new RegExp(`^(${INTERNAL.join("|")})$`),
+    // The demo uses the platform's properties of these names, as `open`.
+    mangleProps: name === "speak.js" ? new RegExp(`^(${INTERNAL.join("|")})$`) : undefined,
   });
   const { code } = await minify(outputFiles[0].text, {
     ecma: 2020,

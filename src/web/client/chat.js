@@ -1,5 +1,6 @@
 // The public interface: speak.d.ts documents it.
 
+import { ask, post } from "./calls.js";
 import { emit } from "./events.js";
 import { call } from "./line.js";
 import { run } from "./loop.js";
@@ -11,7 +12,7 @@ import { introduction, keepMember, restoreMember } from "./session.js";
 import { createState } from "./state.js";
 import { report } from "./status.js";
 import { joinTabs, leaveTabs } from "./tabs.js";
-import { form, oneLine } from "./values.js";
+import { baseUrl, form, oneLine } from "./values.js";
 
 /** @typedef {import("./state.js").Chat} Chat */
 
@@ -28,7 +29,8 @@ export function join(room, options = {}) {
       return send(chat, { text, act: () => write(room, text) });
     },
     async whisper(member, text) {
-      const to = chat.members.get(typeof member === "number" ? member : member.connection);
+      const { connection = member } = /** @type {any} */ (member);
+      const to = chat.members.get(connection);
       const inbox = to?.inbox;
       if (!inbox) throw new Error("gone, or takes no whispers");
       const sent = await send(chat, { to, act: () => write(inbox, text) });
@@ -36,6 +38,16 @@ export function join(room, options = {}) {
       const copy = { ...sent, type: "message", time: Date.now(), from, message: text };
       if (!to.own) applyMessage(chat, copy, true, true, to);
       return sent;
+    },
+    async remove(message) {
+      const { id = message, whisper } = /** @type {any} */ (message);
+      if (whisper) throw new Error("not in the room"); // its id may be that of another message
+      return send(chat, { act: () => call(chat, "remove", { channel: room, id }) });
+    },
+    async kick(member, { seconds, message } = {}) {
+      const { connection = member } = /** @type {any} */ (member);
+      const values = { channel: room, connection, seconds, message };
+      await send(chat, { to: member, act: () => call(chat, "kick", values) });
     },
     async rename(text) {
       const name = oneLine(text);
@@ -58,6 +70,11 @@ export function join(room, options = {}) {
   signal?.addEventListener("abort", api.leave);
   if (signal?.aborted) api.leave();
   return api;
+}
+
+/** @type {(kind?: any, options?: import("../speak.js").CreateOptions) => Promise<any>} */
+export async function create(kind, { server = Speak.server } = {}) {
+  return ask(post, `${baseUrl(server)}create`, { kind });
 }
 
 /** @param {Chat} chat */
@@ -109,6 +126,7 @@ function finish(chat, error) {
  */
 export const Speak = {
   join,
+  create,
   SpeakError: /** @type {any} */ (SpeakError),
   server: `${globalThis.location?.origin}`,
 };

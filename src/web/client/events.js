@@ -15,7 +15,7 @@ export const is = ({ api }, state) => api.state.state === state;
  * throws stops nothing.
  *
  * @param {Chat} chat
- * @param {"message" | "members" | "state" | "missed" | "error"} kind
+ * @param {"message" | "removal" | "members" | "state" | "missed" | "error"} kind
  * @param {any} [event]
  */
 export function emit(chat, kind, event) {

@@ -1,4 +1,4 @@
 // The client as a module, for bundlers and for programs without a page.
 
-export { join, Speak as default } from "./chat.js";
+export { create, join, Speak as default } from "./chat.js";
 export { SpeakError } from "./protocol.js";

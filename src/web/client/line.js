@@ -136,8 +136,7 @@ async function probe(chat, urls) {
     const values = { channel: "?", timeout: 0 };
     const answer = await ask(chat.transport.call, `${url}read`, values, PROBE_MS).catch(() => {});
     if (answer?.epoch === chat.epoch) {
-      // A WebSocket that is closed before it opens puts its address with its secrets into the
-      // console.
+      // A WebSocket that is closed before it opens puts an error into the console.
       await sleep(1000);
       if (!chat.reader || answer.epoch !== chat.epoch) return;
       chat.home = chat.endpoint;

@@ -3,7 +3,7 @@
 import { position } from "./cursors.js";
 import { is } from "./events.js";
 import { attempt, call, connect, goHome, improve, noteFailure } from "./line.js";
-import { isTransient } from "./protocol.js";
+import { checked, isTransient } from "./protocol.js";
 import { applyAnswer } from "./receiver.js";
 import { forgetConnection, introduction, isIn, readValues } from "./session.js";
 import { report, reportConnected } from "./status.js";
@@ -27,6 +27,7 @@ export async function run(chat, signal) {
     const { me, isLeader } = chat;
     if (is(chat, "waiting")) report(chat, { state: "connecting" });
     try {
+      if (chat.dismissal) checked(chat.dismissal);
       if (!chat.reader) await connect(chat);
       else if (!isLeader && !(isLeader === false && chat.isStale && isIn(chat)))
         await nextChange(chat);

@@ -7,17 +7,28 @@
  * the name.
  *
  * @param {Members} list
- * @param {number} connection
- * @param {string} introduction
+ * @param {Pick<import("./protocol.js").WireMessage, "id" | "from" | "message" | "owner">} introduction
  * @param {boolean} own
  */
-export function addMember({ names, members }, connection, introduction, own) {
-  const [name, address] = introduction.split("\n");
+export function addMember({ names, members }, { id, from, message = "", owner }, own) {
+  const connection = /** @type {number} */ (from);
+  const [name, address] = message.split("\n");
   // Only a pair is an inbox. Else a member could name a room, and whispers would be public.
   const inbox = /^~w/.test(address) ? address : undefined;
   names.set(connection, name);
-  members.set(connection, { connection, name, own, inbox });
+  members.set(connection, { connection, id, name, own, owner, inbox });
   return name;
+}
+
+/**
+ * Takes the name away from the member whose introduction is removed.
+ *
+ * @param {Members} list
+ * @param {number} id of the introduction
+ */
+export function removeName(list, id) {
+  for (const member of list.members.values())
+    if (member.id === id) addMember(list, { ...member, from: member.connection }, member.own);
 }
 
 /**

@@ -5,11 +5,14 @@
  *
  * @typedef {object} WireMessage
  * @property {number} id
- * @property {string} type "message", "introduction" or "goodbye"; others are ignored
+ * @property {string} type "message", "introduction", "goodbye", "removed" or "removal"; others are
+ *   ignored
  * @property {number} time milliseconds since 1970
  * @property {number} [from] connection of the sender
+ * @property {boolean} [owner] the owner of the room sent it
  * @property {string} [message]
- * @property {"left" | "closed" | "timeout"} [reason] of a goodbye
+ * @property {"left" | "closed" | "timeout" | "removed"} [reason] of a goodbye
+ * @property {number} [of] id of the message that a removal takes away
  */
 
 /**
@@ -39,7 +42,7 @@
  * Parameters of a read.
  *
  * @typedef {object} ReadValues
- * @property {string | string[]} channel
+ * @property {string[]} channel
  * @property {number[]} from_id
  * @property {string} [epoch]
  * @property {number} timeout seconds

@@ -2,7 +2,7 @@
 
 import { advance, position, restart } from "./cursors.js";
 import { emit } from "./events.js";
-import { addMember, listMembers } from "./members.js";
+import { addMember, listMembers, removeName } from "./members.js";
 import { parts } from "./protocol.js";
 
 /** @typedef {import("./state.js").Chat} Chat */
@@ -36,7 +36,7 @@ export function applyAnswer(chat, from, answer) {
     for (const message of part.messages) {
       const isHistory = skipsHistory && !(joinedId < (i ? Infinity : message.id));
       const isNew = message.id >= chat.emitted[i] && !isHistory;
-      if (applyMessage(chat, message, isNew, i > 0)) hasChanged = true;
+      if (applyMessage(chat, message, isNew, i > 0 || chat.isBlind)) hasChanged = true;
     }
     advance(chat, i, part);
   });
@@ -58,27 +58,37 @@ export function applyAnswer(chat, from, answer) {
  * @param {boolean} whisper whether its channel is the inbox
  * @param {import("./state.js").Member} [to] recipient of the member's own whisper
  */
-export function applyMessage(chat, { message: text = "", ...rest }, isNew, whisper, to) {
-  const { id, type, from } = rest;
+export function applyMessage(chat, message, isNew, whisper, to) {
+  let { message: text = "", ...rest } = message;
+  const { id, type, from, reason, of } = rest;
   const { me, pending } = chat;
   const own = chat.ownConnections.has(from);
   const isText = type === "message";
+  const removed = type === "removed";
   if (whisper && !isText) return false;
   if (type === "introduction") {
-    text = addMember(chat, /** @type {number} */ (from), text, own);
-    if (from === me?.connection) chat.name = text; // another tab may have renamed this member
+    text = addMember(chat, message, own);
+    // Another tab may have renamed this member. A name that was removed is not its wish.
+    if (from === me?.connection) chat.name = text || chat.name;
   } else if (type === "goodbye") {
     chat.members.delete(from);
-    if (from === me?.connection) chat.me = null; // the stream continues without the connection
+    if (from === me?.connection) {
+      chat.me = null; // the stream continues without the connection
+      if (reason === "removed") chat.dismissal = { error: reason, detail: text, status: 403 };
+    }
+  } else if (of) {
+    removeName(chat, of);
+    if (isNew) emit(chat, "removal", rest);
+    return true;
   } else if (!isText) {
-    return false; // of a newer server
+    if (!removed) return false; // of a newer server
   } else if (pending && !whisper && (from ? own : !chat.name)) {
     // The text that is being sent has arrived, even if its answer is lost.
     if (id > chat.lastSentId && text === pending.text) pending.id ??= id;
   }
   if (isNew) {
     const name = chat.names.get(from);
-    emit(chat, "message", { ...rest, name, text, own, whisper, to });
+    emit(chat, "message", { ...rest, name, text, own, removed, whisper, to });
   }
   return !isText;
 }

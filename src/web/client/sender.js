@@ -18,7 +18,7 @@ import { nextChange, notify, sleep } from "./waiting.js";
  * @property {() => Promise<{ id: number }>} act makes the call
  * @property {string} [text] by which the reader recognizes it in the room
  * @property {number} [id] if the reader has found it there
- * @property {import("./state.js").Member} [to] recipient of a whisper
+ * @property {unknown} [to] member that it is for: nothing in the room tells whether it has arrived
  */
 
 /** Number of calls without an answer after which a text is given up. */
@@ -69,7 +69,7 @@ async function sendWithRetry(chat, item) {
           notify(chat);
         });
       } else {
-        if (error.status || item.to) throw error;
+        if (error.status || item.to || chat.isBlind) throw error;
         await findOut(chat);
         if (!item.id && attempts++ === MAX_ATTEMPTS) throw error;
       }

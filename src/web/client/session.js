@@ -32,8 +32,9 @@ export function introduction({ room, hasInbox, pair, me }, name) {
  * @param {Chat} chat
  * @param {number} timeout seconds to wait
  */
-export function readValues({ room, hasInbox, pair, cursor, epoch, me }, timeout) {
-  const channel = hasInbox && pair ? [room, pair.read] : room;
+export function readValues({ room, isBlind, hasInbox, pair, cursor, epoch, me }, timeout) {
+  const channel = isBlind ? [] : [room];
+  if (pair && (hasInbox || isBlind)) channel.push(pair.read);
   return { channel, from_id: cursor, epoch, timeout, grace: GRACE_S, ...me };
 }
 

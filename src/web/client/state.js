@@ -15,6 +15,7 @@ import { createPause } from "./waiting.js";
  * @typedef {object} Wishes
  * @property {{ -readonly [key in keyof Api]: Api[key] }} api what join() returned to the page
  * @property {string} room
+ * @property {boolean} isBlind whether the room's name only writes: the chat reads nothing but its inbox
  * @property {boolean} history whether the messages of the first answer are events
  * @property {boolean} share whether tabs share the member
  */
@@ -28,6 +29,7 @@ import { createPause } from "./waiting.js";
  * @property {{ read: string, write: string }} [pair] the inbox, after the first connect
  * @property {import("./protocol.js").Credentials | null} [me] while introduced
  * @property {number} [joinedId] id of the introduction, if this page has made it
+ * @property {object} [dismissal] error with which the chat ends: the owner sent the member away
  * @property {Set<number | undefined>} ownConnections all connections that the member has had
  * @property {string} place key of the member that an earlier page of the tab has left
  * @property {string} key the same in all tabs that share the member
@@ -101,15 +103,16 @@ export function createState(api, server, options) {
   const { endpoint = "auto", transport = "auto" } = options;
   const { history = true, inbox = true, share = true } = options;
   const { room } = api;
-  const name = oneLine(options.name);
+  const isBlind = /^~[wf]/.test(room);
+  const name = /^~[rb]/.test(room) ? "" : oneLine(options.name); // these names only read
   const hasInbox = Boolean(name && inbox);
   const place = JSON.stringify(["speak", (server = baseUrl(server)), room]);
   const transports = usableTransports(transport);
   return {
-    ...{ api, room, history, share },
+    ...{ api, room, isBlind, history, share },
     ...{ name, hasInbox, place, key: place + name, ownConnections: new Set() },
     ...{ names: new Map(), members: new Map() },
-    ...{ cursor: hasInbox ? [0, 0] : [0], emitted: [0, 0], isStale: true },
+    ...{ cursor: hasInbox && !isBlind ? [0, 0] : [0], emitted: [0, 0], isStale: true },
     ...chooseEndpoints(server, endpoint),
     ...{ endpoint: "", home: "", transports, transport: transports[0] },
     ...{ failures: 0, doubts: 0, retry: createPause() },

@@ -1,7 +1,6 @@
 // Reads from a stream: a WebSocket or an event stream.
 
 import { parts } from "./protocol.js";
-import { form } from "./values.js";
 import { createPause } from "./waiting.js";
 
 /** @typedef {import("./protocol.js").Answer} Answer */
@@ -30,16 +29,20 @@ import { createPause } from "./waiting.js";
  */
 
 /**
- * Opens a source of answers.
+ * Opens a source of the answers to a read, which has no timeout.
  *
- * @typedef {(url: string, receive: (answer: Answer) => void, values: object) => Source} Open
+ * @callback Open
+ * @param {string} endpoint
+ * @param {(answer: Answer) => void} receive
+ * @param {Omit<ReadValues, "timeout">} values
+ * @returns {Source}
  */
 
 /**
  * Stream that is open, or opens.
  *
  * @typedef {object} Stream
- * @property {object} values that it was opened with
+ * @property {Omit<ReadValues, "timeout">} values that it was opened with
  * @property {string} from the read that it answers next
  * @property {Answer[]} received
  * @property {Source} [source]
@@ -70,7 +73,7 @@ export function streamReader(open, endpoint, onOpen) {
   let stream = null;
   const pause = createPause();
 
-  /** @param {object} values */
+  /** @param {Omit<ReadValues, "timeout">} values */
   function begin(values) {
     /** @type {Stream} */
     const current = {
@@ -90,10 +93,8 @@ export function streamReader(open, endpoint, onOpen) {
     };
     const end = guarded(() => (current.ended = true));
     try {
-      // If a proxy turns the stream into a plain read, the server answers the read at once.
-      const url = `${endpoint}read?${form(values)}&timeout=0`;
       const source = open(
-        url,
+        endpoint,
         guarded((answer) => current.received.push(answer)),
         values,
       );

@@ -3,16 +3,28 @@
 // part when it loads the page.
 
 /* global Speak */
+import {
+  $,
+  avatar,
+  displayName,
+  linkify,
+  make,
+  nameLabel,
+  ownerButton,
+  timeLabel,
+} from "./elements.js";
+import { addOwnRoom, channelOf, ownNameOf } from "./own_rooms.js";
+
 const MAX_ROWS = 400; // above this, the oldest row is removed
 const GROUP_MS = 120_000; // messages of one sender within this time share a heading
 const EVERYONE = null; // recipient of a message to the whole room
+const AWAY_S = 600; // time for which the owner sends a member away
 
-const $ = (id) => document.getElementById(id);
-const timeFormat = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit" });
 const dayFormat = new Intl.DateTimeFormat([], { weekday: "long", day: "numeric", month: "long" });
 
 let chat; // the current room; without a name, the page only reads it
-let room;
+let room; // the name in the address: of a room with an owner, the one that is given away
+let ownerName; // secret name of the room, if this browser's user owns it
 let recipient = EVERYONE; // EVERYONE, or the member that private messages go to
 let unread = 0; // messages that came while the page was hidden
 let unseen = 0; // messages that came below the visible part of the log
@@ -32,19 +44,15 @@ const settings = {
   },
 };
 
-function make(tag, properties, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
-
 // --- Joining and leaving ---
 
 function enterRoom() {
   let name = location.hash.slice(1);
   try { name = decodeURIComponent(name); } catch { /* a stray %: use the name as it is written */ }
+  if (/^~o[A-Za-z0-9]{22}$/.test(name)) return void adoptRoom(name);
   if (room === (name ||= "lobby")) return;
   room = name;
+  ownerName = ownNameOf(room);
   newest = { id: 0, time: 0 };
   lastRow = {};
   unread = unseen = 0;
@@ -55,33 +63,80 @@ function enterRoom() {
   $("messages").replaceChildren();
   $("outbox").replaceChildren();
   $("new-messages").hidden = true;
-  $("room-name").textContent = room;
+  $("room-name").textContent = roomLabel();
   updateTitle();
   join(settings.name);
 }
 
+// The name of a room, or what kind of a room it is if the name is one of the server's.
+function roomLabel() {
+  if (ownerName) return "Your room";
+  return { "~c": "A room", "~b": "A feed" }[room.slice(0, 2)] ?? room;
+}
+
+async function makeRoom() {
+  try {
+    const { owner, channel } = await Speak.create("room");
+    const isKept = addOwnRoom(channel, owner);
+    location.hash = channel;
+    enterRoom();
+    showRoomInfo();
+    if (!isKept) $("room-note").append(" It keeps nothing, so only until you close the page.");
+  } catch (error) {
+    showNotice(errorText(error));
+  }
+}
+
+// An address with an owner's name is not for sharing. So the page keeps the name, and goes to the
+// address of the room: that is the hash of the name.
+async function adoptRoom(owner) {
+  history.replaceState(null, "", "#");
+  if (!crypto.subtle) {
+    enterRoom();
+    showNotice("Only a page by https can open a room by its owner's name.");
+    return;
+  }
+  const channel = await channelOf(owner);
+  addOwnRoom(channel, owner);
+  history.replaceState(null, "", `#${channel}`);
+  enterRoom();
+}
+
 function join(name) {
   if (chat) {
-    chat.onmessage = chat.onmembers = chat.onstate = chat.onmissed = chat.onerror = null;
+    for (const event of ["message", "removal", "members", "state", "missed", "error"])
+      chat[`on${event}`] = null;
     chat.leave().catch(() => {}); // without a goodbye, the server ends the connection by timeout
   }
   setRecipient(EVERYONE);
   renderMembers([]);
   showNotice("");
   $("log").ariaLive = "off"; // screen readers do not read older messages aloud
-  $("join").hidden = Boolean(name);
-  $("compose").hidden = !name;
-  chat = Speak.join(room, name ? { name } : {});
+  const isReadOnly = /^~[rb]/.test(room);
+  $("join").hidden = isReadOnly || Boolean(name);
+  $("compose").hidden = isReadOnly || !name;
+  chat = Speak.join(ownerName ?? room, name ? { name } : {});
   chat.onmessage = onMessage;
+  chat.onremoval = onRemoval;
   chat.onmembers = renderMembers;
   chat.onstate = renderState;
   chat.onmissed = () => renderEvent(Date.now(), "Some messages were lost");
-  chat.onerror = (error) => showNotice(errorText(error));
+  chat.onerror = onError;
   // On a touch screen, the focus would open a keyboard that covers the room.
   if (matchMedia("(pointer: fine)").matches) $(name ? "text" : "name").focus();
 }
 
-function errorText({ detail, message }) {
+function onError(error) {
+  showNotice(errorText(error));
+  if (error.name !== "removed") return;
+  // The member may come back later.
+  $("compose").hidden = true;
+  $("join").hidden = false;
+  $("name").value = settings.name;
+}
+
+function errorText({ name, detail, message }) {
+  if (name === "removed") return "The owner of this room sent you away. You may come back later.";
   return detail ? `The server says: ${detail}.` : `${message}.`;
 }
 
@@ -101,14 +156,38 @@ function onMessage(m) {
     if (before === undefined) renderEvent(m.time, nameLabel(m), " came in");
     else if (before !== m.name) {
       renderEvent(m.time, nameLabel({ name: before }), " is now ", nameLabel(m));
-    }
+    } else return;
+    const { dataset } = $("messages").lastElementChild.lastElementChild;
+    Object.assign(dataset, { id: m.id, from: m.from });
   } else if (m.type === "goodbye") {
     names.delete(m.from);
-    const how = m.reason === "timeout" ? " lost the connection" : " left";
-    renderEvent(m.time, nameLabel(m), how, m.text && `: ${m.text}`);
+    const how = { timeout: " lost the connection", removed: " was sent away" }[m.reason];
+    renderEvent(m.time, nameLabel(m), how ?? " left", m.text && `: ${m.text}`);
   } else {
     renderMessage(m);
   }
+}
+
+// Takes away what a message said, or a name that an introduction brought.
+function onRemoval({ of }) {
+  const shown = $("messages").querySelector(`[data-id="${of}"]`);
+  if (!shown) return;
+  if (shown.tagName === "LI") {
+    // The owner's keyboard stays in the log.
+    if (shown.contains(document.activeElement)) $("scroller").focus();
+    shown.querySelector(".line")?.replaceWith(removedLine()); // else it came without its text
+  } else {
+    shown.replaceChildren("A name was removed");
+    for (const byline of $("messages").querySelectorAll(".message:not(.own) .byline")) {
+      if (byline.dataset.from !== shown.dataset.from) continue;
+      byline.querySelector(".name").replaceChildren(nameLabel({}));
+      byline.querySelector(".avatar").replaceWith(avatar());
+    }
+  }
+}
+
+function removedLine() {
+  return make("p", { className: "removed" }, "Message removed");
 }
 
 function renderMessage(m) {
@@ -118,7 +197,7 @@ function renderMessage(m) {
   const isContinued = sender === lastRow.sender && m.time - lastRow.time < GROUP_MS;
   if (!isContinued) Object.assign(lastRow, { sender, time: m.time });
   appendRow(messageRow(m, isContinued));
-  if (m.own) return;
+  if (m.own || m.removed) return;
   if (document.hidden) unread += 1;
   updateTitle();
   if (isAtEnd()) return;
@@ -162,45 +241,24 @@ function messageRow(m, isContinued) {
     const to = m.to ? [" to ", nameLabel(m.to)] : [];
     heading.append(make("span", { className: "private-label" }, "privately", ...to));
   }
+  if (m.owner) heading.append(make("span", { className: "owner-label" }, "owner"));
   if (m.time) heading.append(timeLabel(m.time));
-  row.append(heading, make("p", { className: "text", dir: "auto" }, ...linkify(m.text)));
+  if (m.id && !m.whisper) row.dataset.id = m.id;
+  const text = make("p", { className: "text", dir: "auto" }, ...linkify(m.text));
+  row.append(heading, m.removed ? removedLine() : make("div", { className: "line" }, text));
+  if (ownerName && m.id && !m.whisper && !m.removed) {
+    text.after(ownerButton("Remove", "Remove for all?", () => act(chat.remove(m.id))));
+  }
   return row;
 }
 
-// Another client may introduce a member without a name, or with a blank one.
-function displayName(name) {
-  return name?.trim() || "Guest";
-}
-
-function nameLabel({ name }) {
-  return make("bdi", {}, displayName(name));
-}
-
-// The first letter of a name, in a colour that depends on the name.
-function avatar(name) {
-  const letters = name?.trim() ? [...name.trim()] : ["?"];
-  const letter = letters[0].toUpperCase();
-  const element = make("span", { className: "avatar", ariaHidden: "true" }, letter);
-  const hash = letters.reduce((sum, next) => (sum * 67 + next.codePointAt(0)) % 3607, 0);
-  element.style.setProperty("--hue", hash % 360);
-  return element;
-}
-
-function timeLabel(time) {
-  const date = new Date(time);
-  const properties = { dateTime: date.toISOString(), title: date.toLocaleString() };
-  return make("time", properties, timeFormat.format(date));
-}
-
-// Makes links of addresses that begin with http: or https:. Everything else remains text.
-function linkify(text) {
-  const attributes = { target: "_blank", rel: "noopener noreferrer" };
-  return text.split(/(https?:\/\/[^\s<>"]*[^\s<>"'.,;:!?)\]])/i).map((part, i) =>
-    i % 2 && URL.canParse(part) ? make("a", { href: part, ...attributes }, part) : part);
+// Waits for what the owner has asked for. Says why if it did not happen.
+async function act(call) {
+  await call.catch((error) => showNotice(errorText(error)));
 }
 
 function updateTitle() {
-  document.title = `${unread ? `(${unread}) ` : ""}${room} · Speak`;
+  document.title = `${unread ? `(${unread}) ` : ""}${roomLabel()} · Speak`;
 }
 
 // --- Members ---
@@ -215,14 +273,24 @@ function renderMembers(list) {
     old.delete(key);
     row.dataset.connection = key;
     const name = make("span", { className: "name" }, nameLabel(member));
-    button.replaceChildren(avatar(member.name), name, member.own ? make("small", {}, "you") : "");
+    const label = member.own ? "you" : member.owner && "owner";
+    button.replaceChildren(avatar(member.name), name, label ? make("small", {}, label) : "");
     button.disabled = !member.own && !(member.inbox && chat.me);
     if (member.own) button.title = "Change your name, or leave";
     else button.title = button.disabled ? "" : `Write to ${displayName(member.name)} alone`;
+    if (ownerName && !member.own && !member.owner) {
+      const sendAway = () => act(chat.kick(member.connection, { seconds: AWAY_S }));
+      if (row.lastChild === button)
+        row.append(ownerButton("Send away", "Ten minutes?", sendAway));
+      row.lastChild.title = displayName(member.name);
+    }
     // A row moves only if its place has changed, so that it keeps the focus.
     if (rows.children[index] !== row) rows.insertBefore(row, rows.children[index] ?? null);
   });
-  for (const row of old.values()) row.remove();
+  for (const row of old.values()) {
+    if (row.contains(document.activeElement)) $("text").focus();
+    row.remove();
+  }
   $("member-count").textContent = list.length ? `${list.length} here` : "No one here yet";
   setRecipient(recipient && (findMember(recipient, list) ?? { ...recipient, isGone: true }));
 }
@@ -253,7 +321,7 @@ function setRecipient(to) {
     text.value = drafts.get(to?.inbox) ?? "";
   }
   recipient = to;
-  const label = to ? displayName(to.name) : `everybody in ${room}`;
+  const label = to ? displayName(to.name) : `everybody in ${roomLabel()}`;
   text.placeholder = to ? "Private message" : "Write to everybody";
   text.ariaLabel = to ? `Private message to ${label}` : `Message to ${label}`;
   $("private").hidden = !to;
@@ -274,6 +342,7 @@ function autoGrow() {
 
 // A message stays in the outbox until the server sends it back, or until it is discarded.
 function send(text, to) {
+  const isBlind = /^~[wf]/.test(room); // nothing that is written here comes back
   const row = messageRow({ own: true, whisper: Boolean(to), to, text });
   const note = make("p", { className: "note" });
   row.append(note);
@@ -287,6 +356,7 @@ function send(text, to) {
       if (to && !findMember(to)) throw new Error("They have left");
       const { id } = await (to ? chat.whisper(findMember(to), text) : chat.say(text));
       if (to || id <= newest.id) row.remove();
+      else if (isBlind) note.textContent = "Sent";
       row.dataset.id = id;
     } catch (error) {
       delete row.dataset.text;
@@ -379,7 +449,10 @@ $("text").onkeydown = (event) => {
   $("compose").requestSubmit();
 };
 
-$("members").onclick = ({ target }) => selectMember(target.closest("li")?.dataset.connection);
+$("members").onclick = ({ target }) => {
+  if (target.closest(".owner-action")) return;
+  selectMember(target.closest("li")?.dataset.connection);
+};
 $("messages").onclick = ({ target }) => {
   if (!target.closest(".name, .avatar")) return;
   selectMember(target.closest(".byline").dataset.from);
@@ -402,6 +475,10 @@ addEventListener("keydown", ({ key }) => {
 
 function showRoomInfo() {
   $("address").textContent = location.href;
+  $("room-note").textContent = ownerName
+    ? "This browser alone knows that the room is yours: here, you can remove messages, and send "
+      + "people away for ten minutes."
+    : "";
   $("other-room").value = "";
   const roomText = JSON.stringify(room).replaceAll("<", "\\u003c");
   $("snippet").textContent = `<pre id="log"></pre>
@@ -417,6 +494,7 @@ function showRoomInfo() {
   $("room-dialog").showModal();
 }
 $("room").onclick = showRoomInfo;
+$("make-room").onclick = $("make-room-here").onclick = makeRoom;
 $("embed").onclick = () => {
   showRoomInfo();
   document.querySelector("details").open = true;

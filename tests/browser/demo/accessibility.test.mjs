@@ -27,6 +27,31 @@ async function check(page, state) {
   );
 }
 
+/** Checks what the owner of a room sees, and what a member sees that is sent away. */
+async function checkOwnRoom(page, options) {
+  await page.locator("#room").click();
+  await page.locator("#make-room-here").click();
+  await page.locator("#room-note").getByText("This browser alone knows").waitFor();
+  await check(page, "dialog of an own room");
+  await page.getByRole("button", { name: "Close" }).click();
+  const room = await page.evaluate(() => location.hash.slice(1));
+  const mia = await fixture.openRoom(room, { ...options, reducedMotion: "reduce" });
+  await joinRoom(mia, "Mia");
+  await say(mia, "bad");
+  await say(mia, "good");
+  await row(page, "bad").getByRole("button", { name: "Remove" }).click();
+  await check(page, "question of a removal");
+  await page.getByRole("button", { name: "Remove for all?" }).click();
+  await page.getByText("Message removed").waitFor();
+  await row(page, "good").hover();
+  await check(page, "a message removed");
+  await member(page, "Mia").getByRole("button", { name: "Send away" }).click();
+  await check(page, "question of a kick");
+  await page.getByRole("button", { name: "Ten minutes?" }).click();
+  await mia.getByText("sent you away").waitFor();
+  await check(mia, "sent away");
+}
+
 const THEMES = {
   light: {},
   dark: { colorScheme: "dark" },
@@ -61,6 +86,8 @@ for (const [theme, options] of Object.entries(THEMES)) {
     await page.getByRole("button", { name: "Close" }).click();
     await member(page, "Josh").getByRole("button").click();
     await check(page, "dialog of the member");
+    await page.getByRole("button", { name: "Close" }).click();
+    await checkOwnRoom(page, options);
     assert.equal(
       await page.evaluate(() => document.documentElement.scrollWidth > innerWidth),
       false,

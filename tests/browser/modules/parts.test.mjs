@@ -89,9 +89,9 @@ test("a name is one line, an address ends with one slash, and a list is several 
 
 test("only a pair is an inbox, and members are sorted by connection", () => {
   const list = { names: new Map(), members: new Map() };
-  assert.equal(addMember(list, 2, "Josh\n~w22", true), "Josh");
-  assert.equal(addMember(list, 1, "Ada\nlobby", false), "Ada");
-  assert.equal(addMember(list, 3, "Eve", false), "Eve");
+  assert.equal(addMember(list, { id: 4, from: 2, message: "Josh\n~w22" }, true), "Josh");
+  assert.equal(addMember(list, { id: 5, from: 1, message: "Ada\nlobby" }, false), "Ada");
+  assert.equal(addMember(list, { id: 6, from: 3, message: "Eve", owner: true }, false), "Eve");
   assert.deepEqual(
     listMembers(list).map(({ name, own, inbox }) => [name, own, inbox]),
     [
@@ -117,7 +117,7 @@ test("calls carry the inbox and the connection of the member that has them", () 
     ...me,
   });
   const reader = { room: "lobby", name: "", hasInbox: false, pair, ...reading, cursor: [5] };
-  assert.deepEqual(readValues(reader, 0).channel, "lobby");
+  assert.deepEqual(readValues(reader, 0).channel, ["lobby"]);
   assert.ok(isIn(reader) && isIn(member) && !isIn({ ...member, me: null }));
 });
 

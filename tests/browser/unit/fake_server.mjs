@@ -61,14 +61,43 @@ export class FakeServer {
     this.on_write({ channel: room, message, ...credentials }, () => {});
   }
 
-  on_create(_, reply) {
-    this.pairs++;
-    reply({ read: `~r${this.pairs}`, write: `~w${this.pairs}` });
+  on_create({ kind = "inbox" }, reply) {
+    const count = ++this.pairs;
+    const names = {
+      inbox: { read: `~r${count}`, write: `~w${count}` },
+      feed: { write: `~f${count}`, read: `~b${count}` },
+      room: { owner: `~o${count}`, channel: `~c${count}` },
+    }[kind];
+    reply(names ?? refuse("bad_parameter", 400));
+  }
+
+  on_remove({ channel, id }, reply) {
+    if (!/^~[orf]/.test(channel)) refuse("not_owner", 403);
+    const { messages, next } = this.channel(channel);
+    if (!(id > 0 && id < next)) refuse("bad_parameter", 400);
+    const removed = messages.find((message) => message.id === Number(id));
+    if (this.introductions(channel).includes(removed)) removed.message = "";
+    else if (removed) {
+      removed.type = "removed";
+      delete removed.message;
+    }
+    reply({ id: this.add(channel, { type: "removal", of: Number(id) }) });
+  }
+
+  on_kick({ channel, connection: number, message }, reply) {
+    if (!/^~o/.test(channel)) refuse("not_owner", 403);
+    const connection = this.connections.get(Number(number));
+    if (connection?.rooms.delete(logName(channel))) {
+      const text = message === undefined ? {} : { message };
+      this.add(channel, { type: "goodbye", from: connection.number, reason: "removed", ...text });
+    }
+    reply({ ok: true });
   }
 
   on_introduce({ channel, message, ...credentials }, reply) {
     if (channel.length > 128) refuse("bad_channel", 400);
     if (message.length > 1024) refuse("message_too_large", 413);
+    if (/^~[rb]/.test(channel)) refuse("not_writable", 403);
     let connection = this.verify(credentials);
     if (!connection) {
       const number = ++this.connectionCount;
@@ -77,7 +106,7 @@ export class FakeServer {
       this.connections.set(number, connection);
     }
     const id = this.add(channel, { type: "introduction", from: connection.number, message });
-    connection.rooms.set(channel, this.channel(channel).messages.at(-1) ?? { id, message });
+    connection.rooms.set(logName(channel), this.channel(channel).messages.at(-1) ?? { id, message });
     this.restartTimeout(connection);
     const timeout = CONNECTION_TIMEOUT_MS / 1000;
     reply({ connection: connection.number, auth: connection.auth, id, timeout });
@@ -85,6 +114,7 @@ export class FakeServer {
 
   on_write({ channel, message, ...credentials }, reply) {
     if (message.length > 1000) refuse("message_too_large", 413);
+    if (/^~[rb]/.test(channel)) refuse("not_writable", 403);
     const connection = this.verify(credentials);
     const sender = connection && { from: connection.number };
     const id = this.add(channel, { type: "message", ...sender, message });
@@ -100,6 +130,7 @@ export class FakeServer {
   on_read({ epoch, timeout, grace, ...credentials }, reply, { query, fail }) {
     const names = query.getAll("channel");
     if (names.some((name) => name.length > 128)) refuse("bad_channel", 400);
+    if (names.some((name) => /^~[wf]/.test(name))) refuse("not_readable", 403);
     const from = query.getAll("from_id").map(Number);
     const connection = this.verify(credentials);
     const answer = () => this.answer(names, from, epoch);
@@ -188,16 +219,15 @@ export class FakeServer {
   /** Returns the answer of a read from these ids. */
   answer(names, from, epoch) {
     const channels = names.map((name, i) => {
-      const { messages, next } = this.channel(this.writeName(name));
+      const { messages, next } = this.channel(name);
       const isReset = from[i] > 0 && (epoch !== this.epoch || from[i] > next);
       const start = isReset ? 0 : from[i];
       let list = messages.filter(({ id }) => id >= start).slice(0, this.page);
       const next_id = list.length ? list.at(-1).id + 1 : next;
       if (start === 0) {
         // A read from 0 also has the introductions of all members.
-        const here = [...this.connections.values()].map(({ rooms }) => rooms.get(name));
         const known = new Set(messages.map(({ id }) => id));
-        const older = here.filter((message) => message && !known.has(message.id));
+        const older = this.introductions(name).filter(({ id }) => !known.has(id));
         list = [...older, ...list].sort((a, b) => a.id - b.id);
       }
       const isMissed = start > 0 && start < (messages[0]?.id ?? next);
@@ -211,25 +241,35 @@ export class FakeServer {
     );
   }
 
-  channel(name) {
-    if (!this.channels.has(name)) this.channels.set(name, { messages: [], next: 1 });
-    return this.channels.get(name);
+  /** Returns what a read with these parameters gets now. */
+  answerTo(query) {
+    const from = query.getAll("from_id").map(Number);
+    return this.answer(query.getAll("channel"), from, query.get("epoch"));
   }
 
-  /** Returns the name under which the messages of a channel are stored. */
-  writeName(name) {
-    return name.replace("~r", "~w");
+  channel(name) {
+    const log = logName(name);
+    if (!this.channels.has(log)) this.channels.set(log, { messages: [], next: 1 });
+    return this.channels.get(log);
+  }
+
+  /** Returns the introductions of the members of a room. */
+  introductions(name) {
+    const all = [...this.connections.values()].map(({ rooms }) => rooms.get(logName(name)));
+    return all.filter(Boolean);
   }
 
   /** Adds a message to a channel, and notifies its readers at the end of the turn. */
   add(name, message) {
     const channel = this.channel(name);
     const id = channel.next++;
-    channel.messages.push({ id, time: this.clock.now, ...message });
+    const isOwner = name.startsWith("~o") && message.type !== "removal" && !message.reason;
+    const owner = isOwner ? { owner: true } : {};
+    channel.messages.push({ id, time: this.clock.now, ...owner, ...message });
     channel.messages.splice(0, channel.messages.length - this.history);
     this.clock.setTimeout(() => {
       for (const reader of [...this.readers]) {
-        if (reader.names.some((one) => this.writeName(one) === name)) reader.notify();
+        if (reader.names.some((one) => logName(one) === logName(name))) reader.notify();
       }
     }, 0);
     return id;
@@ -266,6 +306,11 @@ export class FakeServer {
     }, 0);
   }
 }
+
+const GIVEN_AWAY = { "~r": "~w", "~f": "~b", "~o": "~c" };
+
+/** Returns the name under which the messages of a channel are stored. */
+const logName = (name) => name.replace(/^~[rfo]/, (secret) => GIVEN_AWAY[secret]);
 
 const parts = (answer) => answer.channels ?? [answer];
 const hasNews = (answer) =>

@@ -276,7 +276,7 @@ test("a message of a type that the client does not know changes nothing", async 
   const sim = new Simulation();
   const josh = sim.openPage().join("lobby", { name: "Josh" });
   await sim.clock.until(connected(josh));
-  sim.server.add("lobby", { type: "removed", from: josh.me.connection });
+  sim.server.add("lobby", { type: "applause", from: josh.me.connection });
   await sim.clock.advance(1000);
   assert.deepEqual([josh.names(), josh.me?.name], [["Josh"], "Josh"]);
   assert.deepEqual(

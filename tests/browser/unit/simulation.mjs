@@ -138,7 +138,8 @@ export class Simulation {
 
   /**
    * Opens a stream. Calls onOpen(), onAnswer(answer, from) for what the server sends, and onEnd()
-   * when the stream breaks. Returns a function that closes it.
+   * when the stream breaks. Returns functions: close(), and send(frame) of a WebSocket, which begins
+   * with the read of a frame. The `query` of its request is that of the address until then.
    */
   openStream({ url, kind, page }, { onOpen, onAnswer, onEnd }) {
     const { origin, pathname, searchParams: query } = new URL(url.replace(/^ws/, "http"));
@@ -175,20 +176,40 @@ export class Simulation {
         return;
       }
       delayed(onOpen)();
+      const ms = this.cut(request);
+      if (ms < Infinity) this.clock.setTimeout(() => isDone || request.abort(), ms);
+      if (kind === "websocket") return;
       try {
-        const deliver = fault === "buffered" ? () => {} : delayed(onAnswer);
         closeClient = this.server.openStream(query, deliver, fail);
-        const ms = this.cut(request);
-        if (ms < Infinity) this.clock.setTimeout(() => isDone || request.abort(), ms);
       } catch (error) {
         if (!error.refusal) throw error;
         fail();
       }
     })();
-    return () => {
+    const deliver = fault === "buffered" ? () => {} : delayed(onAnswer);
+    const send = delayed(({ ref, call, ...values }) => {
+      if (call !== "read") throw new Error(`a frame with ${call}`);
+      const fields = Object.entries(values).flatMap(([key, value]) =>
+        [value].flat().map((item) => [key, item]),
+      );
+      request.query = new URLSearchParams(fields);
+      // The first answer comes at once, even if it is empty.
+      const answers = [];
+      let onNext = (answer) => answers.push(answer);
+      try {
+        closeClient = this.server.openStream(request.query, (answer) => onNext(answer), fail);
+        onNext = deliver;
+        deliver({ ref, ...(answers[0] ?? this.server.answerTo(request.query)) });
+      } catch (error) {
+        if (!error.refusal) throw error;
+        deliver({ ref, ...error.refusal });
+      }
+    });
+    const close = () => {
       finish();
       if (!request.isDead) closeClient?.();
     };
+    return { close, send };
   }
 
   /** Opens a page that has loaded the client. */
@@ -288,6 +309,7 @@ function events({ epoch, channels, ...only }, from) {
 class Page {
   errors = [];
   streams = new Set(); // functions that close the open streams
+  addresses = []; // of all WebSockets
   #listeners = new Map();
   #aborts = new Set();
   #channels = new Set();
@@ -377,8 +399,9 @@ class Page {
   /** Joins a room, and records the chat's events in `received`. */
   join(room, options) {
     const chat = this.globals.Speak.join(room, options);
-    const received = { messages: [], members: [], states: [], missed: 0, errors: [] };
+    const received = { messages: [], members: [], states: [], removals: [], missed: 0, errors: [] };
     chat.onmessage = (message) => received.messages.push(message);
+    chat.onremoval = (removal) => received.removals.push(removal);
     chat.onmembers = (list) => received.members.push(Array.from(list, ({ name }) => name));
     chat.onstate = (state) => received.states.push({ ...state, at: this.simulation.clock.now });
     chat.onmissed = () => received.missed++;
@@ -458,7 +481,7 @@ class Page {
 
   #openStream(kind, url, callbacks) {
     if (this.forbidsStreams) throw new Error("SecurityError");
-    const close = this.simulation.openStream(
+    const { close, send } = this.simulation.openStream(
       { url, kind, page: this },
       {
         ...callbacks,
@@ -470,20 +493,26 @@ class Page {
     );
     this.streams.add(close);
     this.#aborts.add(close);
-    return () => {
+    const closeStream = () => {
       this.streams.delete(close);
       this.#aborts.delete(close);
       close();
     };
+    return { close: closeStream, send };
   }
 
   #webSocketClass() {
     const page = this;
-    return class {
-      #close;
+    return class extends EventTarget {
+      #stream;
       constructor(url) {
-        this.#close = page.#openStream("websocket", url, {
-          onOpen: () => this.onopen(),
+        super();
+        page.addresses.push(url);
+        this.#stream = page.#openStream("websocket", url, {
+          onOpen: () => {
+            this.dispatchEvent(new Event("open"));
+            this.onopen();
+          },
           onAnswer: (answer) => this.onmessage({ data: JSON.stringify(answer) }),
           onEnd: () => {
             this.onerror();
@@ -491,8 +520,11 @@ class Page {
           },
         });
       }
+      send(text) {
+        this.#stream.send(JSON.parse(text));
+      }
       close() {
-        this.#close();
+        this.#stream.close();
         page.simulation.clock.setTimeout(() => this.onclose(), LATENCY_MS);
       }
     };
@@ -501,10 +533,10 @@ class Page {
   #eventSourceClass() {
     const page = this;
     return class extends EventTarget {
-      #close;
+      #stream;
       constructor(url) {
         super();
-        this.#close = page.#openStream("eventsource", url, {
+        this.#stream = page.#openStream("eventsource", url, {
           onOpen: () => this.onopen(),
           onAnswer: (answer, from) => {
             for (const [type, fields] of events(answer, from)) {
@@ -520,7 +552,7 @@ class Page {
       }
       close() {
         this.isClosed = true;
-        this.#close();
+        this.#stream.close();
       }
     };
   }

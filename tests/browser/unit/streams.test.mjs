@@ -38,6 +38,7 @@ for (const transport of STREAMS) {
       "id",
       "name",
       "own",
+      "removed",
       "text",
       "time",
       "to",
