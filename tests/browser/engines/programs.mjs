@@ -21,9 +21,13 @@ export async function startProgram(path, args, options = {}) {
   const ended = once(child, "exit");
   ended.catch(() => {}); // if the program is missing, the next line fails
   await once(child, "spawn");
+  // A test that fails must not keep the others from ending.
+  child.unref();
+  for (const pipe of child.stdio) pipe?.unref();
   return {
     child,
     async stop() {
+      child.ref();
       child.kill();
       await ended;
       await rm(folder, { recursive: true, force: true, maxRetries: 10 });
