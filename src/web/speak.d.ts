@@ -1,10 +1,10 @@
 /**
- * Joins a room and returns at once. Handlers that are set right after it miss no event. `room` is the
- * name of a channel, or any name of `create`:
+ * Joins a room and returns at once. Handlers that are set right after it miss no event. `room` is
+ * the name of a channel, or any name of `create`:
  * - "~o…", "~c…" of a room: the owner, and everybody else.
  * - "~b…" of a feed, "~r…" of an inbox: reads, without a member's name. `say` is `not_writable`.
- * - "~f…" of a feed, "~w…" of an inbox: writes. No event of the channel follows, and `say` rejects if
- *   the text is not known to have arrived.
+ * - "~f…" of a feed, "~w…" of an inbox: writes. No event of the channel follows, and `say` rejects
+ *   if the text is not known to have arrived.
  */
 export function join(room: string, options?: Options): Chat;
 
@@ -50,6 +50,12 @@ export interface Options {
    * an event stream; then long polls; then script tags.
    */
   transport?: "auto" | Transport;
+  /**
+   * Secret name of the room or feed, to write and moderate with. `join` then reads under the name
+   * that is given away, so that the address of an event stream does not have the secret. Default:
+   * the name that is joined.
+   */
+  owner?: string;
   /** True to accept whispers. Default: true. Has no effect without a name. */
   inbox?: boolean;
   /**
@@ -68,7 +74,7 @@ export interface Chat {
   onmessage?: ((message: Message) => void) | null;
   /**
    * A message was removed: take it away, if the page shows it. It may be a message that this page
-   * never got, or an introduction, whose text was a name.
+   * never got, or an introduction, which had a name.
    */
   onremoval?: ((removal: Removal) => void) | null;
   /** The list of members changed. */
@@ -78,8 +84,8 @@ export interface Chat {
   onmissed?: (() => void) | null;
   /**
    * The server refused a call for good, or the transport of the options is missing, and the chat is
-   * over. Examples: a bad room name, a member name that is too long. `removed`: the owner of the room
-   * sent the page's own member, or its address, away; `detail` has the owner's message, if any.
+   * over. Examples: a bad room name, a member name that is too long. `removed`: the owner of the
+   * room sent the page's own member, or its address, away; `detail` has the message, if any.
    */
   onerror?: ((error: SpeakError) => void) | null;
 
@@ -105,8 +111,8 @@ export interface Chat {
    */
   remove(message: Message | Member | number): Promise<{ id: number }>;
   /**
-   * Sends a member away from a room that one owns. For so many seconds (86,400 at most), nobody can
-   * come in or write from its address, but the owner. Without `seconds`, it may come back at once.
+   * Sends a member away from a room that one owns. For so many seconds (86,400 at most), only the
+   * owner can come in or write from its address. Without `seconds`, it may come back at once.
    * `message` is for the member, and everybody sees it. Rejects with `not_owner` without "~o…".
    */
   kick(member: Member | number, options?: { seconds?: number; message?: string }): Promise<void>;

@@ -26,7 +26,7 @@ export function join(room, options = {}) {
     me: null,
     say(text) {
       text = `${form({ text: `${text}` }).get("text")}`; // as the server will send it back
-      return send(chat, { text, act: () => write(room, text) });
+      return send(chat, { text, act: () => write(chat.owner, text) });
     },
     async whisper(member, text) {
       const { connection = member } = /** @type {any} */ (member);
@@ -41,12 +41,12 @@ export function join(room, options = {}) {
     },
     async remove(message) {
       const { id = message, whisper } = /** @type {any} */ (message);
-      if (whisper) throw new Error("not in the room"); // its id may be that of another message
-      return send(chat, { act: () => call(chat, "remove", { channel: room, id }) });
+      if (whisper) throw new Error("a whisper"); // its id may be that of a message in the room
+      return send(chat, { act: () => call(chat, "remove", { channel: chat.owner, id }) });
     },
     async kick(member, { seconds, message } = {}) {
       const { connection = member } = /** @type {any} */ (member);
-      const values = { channel: room, connection, seconds, message };
+      const values = { channel: chat.owner, connection, seconds, message };
       await send(chat, { to: member, act: () => call(chat, "kick", values) });
     },
     async rename(text) {

@@ -7,7 +7,7 @@
  * the name.
  *
  * @param {Members} list
- * @param {Pick<import("./protocol.js").WireMessage, "id" | "from" | "message" | "owner">} introduction
+ * @param {Omit<import("./protocol.js").WireMessage, "type" | "time">} introduction
  * @param {boolean} own
  */
 export function addMember({ names, members }, { id, from, message = "", owner }, own) {

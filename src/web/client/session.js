@@ -18,12 +18,12 @@ export const isIn = ({ me, name }) => me || !name;
 /**
  * Parameters of /introduce.
  *
- * @param {Session & { room: string }} session
+ * @param {Session & { owner: string }} session
  * @param {string} name
  */
-export function introduction({ room, hasInbox, pair, me }, name) {
+export function introduction({ owner, hasInbox, pair, me }, name) {
   const message = hasInbox && pair ? `${name}\n${pair.write}` : name;
-  return { channel: room, message, ...me };
+  return { channel: owner, message, ...me };
 }
 
 /**

@@ -15,7 +15,8 @@ import { createPause } from "./waiting.js";
  * @typedef {object} Wishes
  * @property {{ -readonly [key in keyof Api]: Api[key] }} api what join() returned to the page
  * @property {string} room
- * @property {boolean} isBlind whether the room's name only writes: the chat reads nothing but its inbox
+ * @property {string} owner name for everything but reading: the room's name or its secret name
+ * @property {boolean} isBlind whether the room's name only writes: the chat reads only its inbox
  * @property {boolean} history whether the messages of the first answer are events
  * @property {boolean} share whether tabs share the member
  */
@@ -103,13 +104,14 @@ export function createState(api, server, options) {
   const { endpoint = "auto", transport = "auto" } = options;
   const { history = true, inbox = true, share = true } = options;
   const { room } = api;
+  const { owner = room } = options;
   const isBlind = /^~[wf]/.test(room);
-  const name = /^~[rb]/.test(room) ? "" : oneLine(options.name); // these names only read
+  const name = /^~[rb]/.test(owner) ? "" : oneLine(options.name); // these names only read
   const hasInbox = Boolean(name && inbox);
-  const place = JSON.stringify(["speak", (server = baseUrl(server)), room]);
+  const place = JSON.stringify(["speak", (server = baseUrl(server)), room, owner]);
   const transports = usableTransports(transport);
   return {
-    ...{ api, room, isBlind, history, share },
+    ...{ api, room, owner, isBlind, history, share },
     ...{ name, hasInbox, place, key: place + name, ownConnections: new Set() },
     ...{ names: new Map(), members: new Map() },
     ...{ cursor: hasInbox && !isBlind ? [0, 0] : [0], emitted: [0, 0], isStale: true },

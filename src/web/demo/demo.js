@@ -115,7 +115,7 @@ function join(name) {
   const isReadOnly = /^~[rb]/.test(room);
   $("join").hidden = isReadOnly || Boolean(name);
   $("compose").hidden = isReadOnly || !name;
-  chat = Speak.join(ownerName ?? room, name ? { name } : {});
+  chat = Speak.join(room, { name, owner: ownerName });
   chat.onmessage = onMessage;
   chat.onremoval = onRemoval;
   chat.onmembers = renderMembers;

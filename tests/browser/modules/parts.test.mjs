@@ -106,8 +106,9 @@ test("calls carry the inbox and the connection of the member that has them", () 
   const pair = { read: "~r1", write: "~w1" };
   const me = { connection: 3, auth: "secret" };
   const reading = { cursor: [5, 2], epoch: "e" };
-  const member = { room: "lobby", name: "Josh", hasInbox: true, pair, me, ...reading };
-  assert.deepEqual(introduction(member, "J."), { channel: "lobby", message: "J.\n~w1", ...me });
+  const names = { room: "lobby", owner: "~o1", name: "Josh" };
+  const member = { ...names, hasInbox: true, pair, me, ...reading };
+  assert.deepEqual(introduction(member, "J."), { channel: "~o1", message: "J.\n~w1", ...me });
   assert.deepEqual(readValues(member, 25), {
     channel: ["lobby", "~r1"],
     from_id: [5, 2],

@@ -106,7 +106,8 @@ export class FakeServer {
       this.connections.set(number, connection);
     }
     const id = this.add(channel, { type: "introduction", from: connection.number, message });
-    connection.rooms.set(logName(channel), this.channel(channel).messages.at(-1) ?? { id, message });
+    const introduction = this.channel(channel).messages.at(-1) ?? { id, message };
+    connection.rooms.set(logName(channel), introduction);
     this.restartTimeout(connection);
     const timeout = CONNECTION_TIMEOUT_MS / 1000;
     reply({ connection: connection.number, auth: connection.auth, id, timeout });

@@ -138,8 +138,8 @@ export class Simulation {
 
   /**
    * Opens a stream. Calls onOpen(), onAnswer(answer, from) for what the server sends, and onEnd()
-   * when the stream breaks. Returns functions: close(), and send(frame) of a WebSocket, which begins
-   * with the read of a frame. The `query` of its request is that of the address until then.
+   * when the stream breaks. Returns functions: close(), and send(frame) of a WebSocket, which
+   * begins with the read of a frame. The `query` of its request is that of the address until then.
    */
   openStream({ url, kind, page }, { onOpen, onAnswer, onEnd }) {
     const { origin, pathname, searchParams: query } = new URL(url.replace(/^ws/, "http"));
