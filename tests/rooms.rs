@@ -206,7 +206,7 @@ fn a_reply_that_is_being_sent_ends_as_it_began() {
     let mut seen = Vec::new();
     while seen.last().is_none_or(|last: &Value| last["id"] != id) {
         let mut answer = slow.json();
-        seen.extend(answer["messages"].as_array_mut().unwrap().drain(..));
+        seen.append(answer["messages"].as_array_mut().unwrap());
     }
     let ids: Vec<_> = seen.iter().map(|message| message["id"].as_u64().unwrap()).collect();
     assert_eq!(ids, [1, 2, 3, 4, 5]);
@@ -407,7 +407,9 @@ fn frames_remove_and_kick() {
     let josh = server.introduce(&room.channel, "Josh");
     let mut socket = server.socket(&[("channel", "other")]);
     let (owner, channel, number) = (&room.owner, &room.channel, josh.number);
-    let remove = |name: &str, number: u64| json!({"call": "remove", "channel": name, "id": 1, "ref": number});
+    let remove = |name: &str, number: u64| -> Value {
+        json!({"call": "remove", "channel": name, "id": 1, "ref": number})
+    };
     assert_eq!(socket.call(&remove(channel, 1))["error"], "not_owner");
     assert_eq!(socket.call(&remove(owner, 2)), json!({"ref": 2, "id": 2}));
     let kick = json!({"call": "kick", "channel": owner, "connection": number, "seconds": 5,

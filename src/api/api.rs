@@ -253,7 +253,6 @@ impl Api {
     ) -> Handled {
         // Parameters are large: they are filled in place and never moved.
         let mut parameters = Parameters::new(call.schema());
-        parameters.is_operator = context.source.is_admin;
         if call.needs_address(context.hub) {
             let address = self.config.proxies.client_addr(context.source, request);
             parameters.address = address.and_then(SourceKey::hub_address);

@@ -42,10 +42,18 @@ impl Param {
             "timeout" => Self::Timeout,
             "epoch" => Self::Epoch,
             "grace" => Self::Grace,
+            "callback" => Self::Callback,
+            _ => return Self::from_rare_name(name),
+        })
+    }
+
+    /// Returns a parameter of calls that are made rarely.
+    #[cold]
+    fn from_rare_name(name: &str) -> Option<Self> {
+        Some(match name {
             "kind" => Self::Kind,
             "id" => Self::Id,
             "seconds" => Self::Seconds,
-            "callback" => Self::Callback,
             _ => return None,
         })
     }
@@ -152,20 +160,17 @@ pub(super) struct Parameters<'a> {
     pub(super) schema: &'static Schema,
     pub(super) channels: OneOrMany<'a>,
     pub(super) from_ids: OneOrMany<'a>,
-    pub(super) from: Option<Cow<'a, str>>,
+    /// The parameter that no other call has: `from`, `kind`, `id` or `seconds`. No call has two of
+    /// these.
+    pub(super) special: Option<Cow<'a, str>>,
     pub(super) message: Option<Cow<'a, str>>,
     pub(super) connection: Option<Cow<'a, str>>,
     pub(super) auth: Option<Cow<'a, str>>,
     pub(super) timeout: Option<Cow<'a, str>>,
     pub(super) epoch: Option<Cow<'a, str>>,
     pub(super) grace: Option<Cow<'a, str>>,
-    pub(super) kind: Option<Cow<'a, str>>,
-    pub(super) id: Option<Cow<'a, str>>,
-    pub(super) seconds: Option<Cow<'a, str>>,
     pub(super) callback: Option<Cow<'a, str>>,
     pub(super) body: Body,
-    /// The call came to the admin listener: all channels are the caller's.
-    pub(super) is_operator: bool,
     /// Address of the client, if the call depends on it and the client has one.
     pub(super) address: Option<Address>,
 }
@@ -177,19 +182,15 @@ impl<'a> Parameters<'a> {
             schema,
             channels: OneOrMany::default(),
             from_ids: OneOrMany::default(),
-            from: None,
+            special: None,
             message: None,
             connection: None,
             auth: None,
             timeout: None,
             epoch: None,
             grace: None,
-            kind: None,
-            id: None,
-            seconds: None,
             callback: None,
             body: Body::Read,
-            is_operator: false,
             address: None,
         }
     }
@@ -265,16 +266,13 @@ impl<'a> Parameters<'a> {
                 return Ok(());
             }
             Param::Channel => &mut self.channels.first,
-            Param::From => &mut self.from,
+            Param::From | Param::Kind | Param::Id | Param::Seconds => &mut self.special,
             Param::Message => &mut self.message,
             Param::Connection => &mut self.connection,
             Param::Auth => &mut self.auth,
             Param::Timeout => &mut self.timeout,
             Param::Epoch => &mut self.epoch,
             Param::Grace => &mut self.grace,
-            Param::Kind => &mut self.kind,
-            Param::Id => &mut self.id,
-            Param::Seconds => &mut self.seconds,
             Param::Callback => &mut self.callback,
         };
         if single.is_some() {
@@ -344,14 +342,14 @@ impl Parameters<'_> {
 
     /// Returns the id of a message; 0 for an id that no message has.
     pub(super) fn message_id(&self) -> Result<u64, Error> {
-        let text = self.id.as_ref().ok_or_else(|| self.missing("id"))?;
+        let text = self.special.as_ref().ok_or_else(|| self.missing("id"))?;
         let id = parse_integer(text).ok_or(Error::BadParameter("'id' must be an integer"))?;
         Ok(u64::try_from(id).unwrap_or(0))
     }
 
     /// Returns the seconds for which an address is sent away; 0 if the call names none.
     pub(super) fn ban_seconds(&self) -> Result<u32, Error> {
-        let seconds = self.seconds.as_deref().map_or(Some(0), parse_integer);
+        let seconds = self.special.as_deref().map_or(Some(0), parse_integer);
         seconds
             .and_then(|seconds| u32::try_from(seconds).ok())
             .filter(|seconds| *seconds <= BAN_SECONDS_MAX)
@@ -360,13 +358,13 @@ impl Parameters<'_> {
 
     /// Returns the kind of a pair; that of an inbox if the call names none.
     pub(super) fn pair_kind(&self) -> Result<PairKind, Error> {
-        let kind = self.kind.as_deref().map_or(Some(PairKind::Inbox), PairKind::from_name);
+        let kind = self.special.as_deref().map_or(Some(PairKind::Inbox), PairKind::from_name);
         kind.ok_or(Error::BadParameter("'kind' must be inbox, feed or room"))
     }
 
     /// Returns the number after which a list of members begins; 0 for the whole list.
     pub(super) fn members_after(&self) -> Result<u64, Error> {
-        let Some(text) = &self.from else { return Ok(0) };
+        let Some(text) = &self.special else { return Ok(0) };
         let number = parse_integer(text)
             .ok_or(Error::BadParameter("'from' must be the number of a connection"))?;
         // No session has a negative number.

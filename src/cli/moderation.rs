@@ -1,6 +1,7 @@
 //! `speak create`, `speak remove CHANNEL ID` and `speak kick CHANNEL CONNECTION`.
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub(super) fn create(options: &CliOptions, _: &[OsString]) -> Result<ExitStatus,
         let name = name.ok_or_else(|| {
             Failure::Error(format!("{}: this server makes no {kind}", options.server))
         })?;
-        lines.push_str(&format!("{key} {name}\n"));
+        let _ = writeln!(lines, "{key} {name}");
     }
     print(&lines)?;
     Ok(ExitStatus::Success)

@@ -23,6 +23,8 @@ pub struct ChannelSlice<'h> {
     pub index: u32,
     /// The slice is that of `from_id=0`.
     is_full: bool,
+    /// It may have introductions in the place of messages that were removed.
+    has_blanks: bool,
 }
 
 /// Whether a slice begins where the reader has read to.
@@ -44,11 +46,11 @@ pub(super) struct Numbering {
     pub(super) is_behind: bool,
 }
 
-/// Identifies equal slices of one channel within one turn: first and next id, the gap, the number
-/// of introductions that history has dropped, and whether introductions that were removed are among
-/// its messages. A slice has all of these introductions or none.
+/// Identifies equal slices of one channel within one turn: first and next id, the gap, and the
+/// number of introductions that history has dropped, with the highest bit set if introductions that
+/// were removed may be among its messages. A slice has all of these introductions or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fingerprint(u64, u64, Gap, usize, bool);
+pub(super) struct Fingerprint(u64, u64, Gap, usize);
 
 impl Numbering {
     /// Returns whether no message has had this id in the numbering of the hub, whose next id is
@@ -70,6 +72,7 @@ impl<'h> ChannelSlice<'h> {
             end: next_id,
             gap: Gap::None,
             is_full: false,
+            has_blanks: false,
         }
     }
 
@@ -128,15 +131,14 @@ impl<'h> ChannelSlice<'h> {
     /// Iterates over the messages with ids from `start` up to but not including `end`.
     #[inline]
     fn entries(&self, start: u64, end: u64) -> impl Iterator<Item = &'h [u8]> + '_ {
-        let blanks = self.channel.filter(|channel| self.is_full && channel.has_blanks);
+        let (all, has_blanks) = (self.channel, self.has_blanks);
         let entries = self.channel.filter(|_| start < end).map(|channel| {
             let first = (start - channel.first_id) as usize;
             channel.entries.range(first..first + (end - start) as usize)
         });
-        let entries = entries.into_iter().flatten();
-        (start..).zip(entries).map(move |(id, entry)| {
-            let blank = blanks.and_then(|channel| channel.blank_introduction(id, &entry.json));
-            blank.unwrap_or(&entry.json)
+        entries.into_iter().flatten().map(move |entry| match all {
+            Some(channel) if has_blanks => channel.in_read_from_0(&entry.json),
+            _ => &*entry.json,
         })
     }
 
@@ -165,7 +167,7 @@ impl<'h> ChannelSlice<'h> {
     /// so that its messages are not those of other slices with the same ids.
     #[must_use]
     pub fn has_blanks(&self) -> bool {
-        self.is_full && self.channel.is_some_and(|channel| channel.has_blanks)
+        self.has_blanks
     }
 
     /// Returns whether the slice is worth a reply to a reader.
@@ -178,7 +180,8 @@ impl<'h> ChannelSlice<'h> {
     pub(super) fn fingerprint(&self) -> Fingerprint {
         let introductions =
             if self.introductions.is_empty() { 0 } else { self.introductions.len() };
-        Fingerprint(self.start, self.end, self.gap, introductions, self.has_blanks())
+        let blanks = usize::from(self.has_blanks).rotate_right(1);
+        Fingerprint(self.start, self.end, self.gap, introductions | blanks)
     }
 
     /// Removes the messages that exceed `budget`, the bytes left in the reply, and returns whether
@@ -187,12 +190,10 @@ impl<'h> ChannelSlice<'h> {
     #[inline]
     pub(super) fn truncate(&mut self, budget: &mut usize, has_message: &mut bool) -> bool {
         let Some(channel) = self.channel else { return false };
-        let blanks = Some(channel).filter(|_| self.has_blanks());
         for id in self.start..self.end {
             let json = &channel.entries[(id - channel.first_id) as usize].json;
-            let bytes = blanks
-                .and_then(|channel| channel.blank_introduction(id, json))
-                .map_or(json.len(), <[u8]>::len);
+            let bytes =
+                if self.has_blanks { channel.in_read_from_0(json).len() } else { json.len() };
             if *has_message && bytes > *budget {
                 self.end = id;
                 // No message of a later channel may overtake the ones that were removed here.
@@ -239,6 +240,7 @@ impl Channel {
             end: self.next_id(),
             gap: if reports_gaps && id < self.first_id { Gap::Missed } else { Gap::None },
             is_full: false,
+            has_blanks: false,
         }
     }
 
@@ -247,7 +249,8 @@ impl Channel {
         let introductions = self.introductions.below(self.first_id);
         let gap = if is_reset { Gap::Reset } else { Gap::None };
         let messages = self.slice_from(self.first_id, false);
-        ChannelSlice { introductions, gap, is_full: true, ..messages }
+        let has_blanks = self.has_blanks;
+        ChannelSlice { introductions, gap, is_full: true, has_blanks, ..messages }
     }
 }
 

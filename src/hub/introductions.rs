@@ -137,9 +137,10 @@ impl Introductions {
             let object = if entry.id == id { object } else { &old[entry.range()] };
             push(&mut json, &mut entries, entry.id, object);
         }
-        match at {
-            Some(at) => self.pages[at] = Page::new(json, entries, total),
-            None => (self.open, self.open_entries) = (json, entries),
+        if let Some(at) = at {
+            self.pages[at] = Page::new(json, entries, total);
+        } else {
+            (self.open, self.open_entries) = (json, entries);
         }
     }
 

@@ -91,7 +91,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownMessage`], or an [`Error`] of the limits.
+    /// [`Error::UnknownMessage`], or an [`Error`] of the limits; [`Error::LogBehind`] if another
+    /// process may have given the id.
     pub fn remove(&mut self, now: Now, key: &ChannelKey<'_>, id: u64) -> Result<u64, Error> {
         let lookup = self.check_removal(now.mono, key, id, false)?;
         let channel = self.channels.get_or_create(lookup, key, now.mono, &mut self.timers);
@@ -128,6 +129,10 @@ impl Hub {
             Lookup::Occupied(channel) => self.channels[channel].next_id(),
             Lookup::Vacant { first_id } => first_id,
         };
+        if id >= next_id && self.is_behind {
+            // Another node may have given it.
+            return Err(Error::LogBehind);
+        }
         if !(1..next_id).contains(&id) {
             return Err(Error::UnknownMessage);
         }

@@ -28,11 +28,11 @@ impl Channel {
         }
     }
 
-    /// Returns the message that a read from 0 gets in the place of a retained one, if it gets
-    /// another one: an introduction without its text is still that of a member.
+    /// Returns the message that a read from 0 gets in the place of a retained one: an introduction
+    /// that was removed is still that of a member, without a text.
     #[cold]
-    pub(super) fn blank_introduction(&self, id: u64, json: &[u8]) -> Option<&[u8]> {
-        self.introductions.get(id).filter(|_| is_removed(json))
+    pub(super) fn in_read_from_0<'h>(&'h self, json: &'h [u8]) -> &'h [u8] {
+        removed_id(json).and_then(|id| self.introductions.get(id)).unwrap_or(json)
     }
 }
 
@@ -63,10 +63,12 @@ fn to_blank(json: &[u8]) -> Option<(u64, Vec<u8>)> {
     Some((session, [&json[..end], NO_TEXT, b"}"].concat()))
 }
 
-/// Returns whether a message was removed.
-fn is_removed(json: &[u8]) -> bool {
-    let id = json.strip_prefix(b"{\"id\":").map(|rest| &rest[digits(rest).len()..]);
-    id.is_some_and(|rest| rest.starts_with(b",\"type\":\"removed\""))
+/// Returns the id of a message if it was removed.
+fn removed_id(json: &[u8]) -> Option<u64> {
+    let rest = json.strip_prefix(b"{\"id\":")?;
+    let id = digits(rest);
+    let is_removed = rest[id.len()..].starts_with(b",\"type\":\"removed\"");
+    str::from_utf8(id).ok()?.parse().ok().filter(|_| is_removed)
 }
 
 /// Returns what follows the key of a message's time. The text of the message comes later.
@@ -120,8 +122,8 @@ mod tests {
         ];
         for (json, removed) in cases {
             assert_eq!(&*to_removed(7, json), removed);
-            assert!(is_removed(removed));
-            assert!(is_removed(json) == (json == removed));
+            assert_eq!(removed_id(removed), Some(7));
+            assert_eq!(removed_id(json), (json == removed).then_some(7));
         }
     }
 
