@@ -3,7 +3,8 @@
 # Debian packages that the tests need, as PROGRAM:PACKAGE.
 TEST_TOOLS := strace:strace curl:curl python3:python3 venv:python3-venv nginx:nginx-light
 TEST_TOOLS += openssl:openssl haproxy:haproxy caddy:caddy systemd-analyze:systemd ip:iproute2
-TEST_TOOLS += redis-server:redis-server
+TEST_TOOLS += redis-server:redis-server gnutls-cli:gnutls-bin pebble:pebble uacme:uacme lego:lego
+TEST_TOOLS += certbot:certbot unshare:util-linux /etc/ssl/certs/ca-certificates.crt:ca-certificates
 TEST_TOOLS += chromium:chromium firefox-esr:firefox-esr node:nodejs npm:npm
 TEST_TOOLS += WebKitWebDriver:webkit2gtk-driver Xvfb:xvfb
 AUDIT_TOOLS := python3:python3 venv:python3-venv git:git

@@ -43,6 +43,11 @@ pack() {
     cp "$PROGRAM" "$OUT/$NAME/speak"
     find "$OUT/$NAME" -type f -exec chmod 644 {} +
     chmod 755 "$OUT/$NAME/speak"
+    # The small one is without TLS.
+    if [ "$1" = speak ]; then
+        cp -R dist/acme "$OUT/$NAME"
+        chmod -R u=rwX,go=rX "$OUT/$NAME/acme"
+    fi
     tar --create --format=ustar --sort=name --mtime="@$SOURCE_DATE_EPOCH" \
         --owner=0 --group=0 --numeric-owner --directory "$OUT" "$NAME" |
         gzip -9n >"$OUT/$NAME.tar.gz"

@@ -28,6 +28,8 @@ use support::redis::Redis;
 const SERVICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/speak.service");
 /// The unit of one node of several on a machine.
 const NODE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/cluster/speak@.service");
+/// The folder of the units that renew certificates.
+const ACME: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/acme");
 const SOCKETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/sockets");
 
 /// Receives notifications as systemd does with `NotifyAccess=main`: from the main process only.
@@ -371,17 +373,26 @@ fn systemd_verifies_the_units() {
     let folder = Folder::new("units");
     let here = command().get_program().to_str().expect("a path in UTF-8").to_owned();
     let here = fs::canonicalize(here).expect("the binary");
-    for (unit, name) in [(SERVICE, "speak.service"), (NODE, "speak@8081.service")] {
+    let renewal = format!("{ACME}/speak-acme@.service");
+    let timer = format!("{ACME}/speak-acme@.timer");
+    for (unit, name) in [
+        (SERVICE, "speak.service"),
+        (NODE, "speak@8081.service"),
+        (&renewal, "speak-acme@lego.service"),
+        (&timer, "speak-acme@lego.timer"),
+    ] {
         let unit = fs::read_to_string(unit).expect("the unit");
-        // It has to find the program.
+        // It has to find the programs.
         let unit = unit.replace("/usr/bin/speak", here.to_str().expect("a path in UTF-8"));
+        let unit = unit.replace("/usr/lib/speak/acme", ACME);
         fs::write(folder.file(name), unit).expect("a copy");
     }
     for name in ["speak.socket", "speak-admin.socket"] {
         fs::copy(Path::new(SOCKETS).join(name), folder.file(name)).expect("a copy");
     }
-    let files = ["speak.service", "speak@8081.service", "speak.socket", "speak-admin.socket"]
-        .map(|name| folder.file(name));
+    let names = ["speak.service", "speak@8081.service", "speak.socket", "speak-admin.socket"];
+    let renewal = ["speak-acme@lego.service", "speak-acme@lego.timer"];
+    let files = names.into_iter().chain(renewal).map(|name| folder.file(name));
     let mut command = Command::new("systemd-analyze");
     let output =
         command.args(["verify", "--man=no"]).args(files).output().expect("systemd-analyze");

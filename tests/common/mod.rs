@@ -40,4 +40,4 @@ pub use support::http::{Params, request, target};
 pub use support::ws::{CLOSE, HANDSHAKE, PING, PONG, TEXT, client_frame as masked};
 pub use tls::{ECDSA, Pair, RSA, text, trusting};
 pub use unix::{ask_at, get_at};
-pub use wait::{GUARD, is_full, now_ms, until};
+pub use wait::{GUARD, is_full, now_ms, until, until_within};

@@ -20,10 +20,16 @@ pub fn crowd_guard() -> Duration {
 
 /// Asks again and again until `done`; panics with `what` after [`crowd_guard`].
 #[track_caller]
-pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub fn until(what: &str, done: impl FnMut() -> bool) {
+    until_within(crowd_guard(), what, done);
+}
+
+/// Asks again and again until `done`; panics with `what` after `guard`.
+#[track_caller]
+pub fn until_within(guard: Duration, what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < crowd_guard(), "waited in vain until {what}");
+        assert!(start.elapsed() < guard, "waited in vain until {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }
