@@ -5,6 +5,7 @@
 //! other parts only: so a snapshot may be saved piece by piece while the log goes on.
 
 use super::channel::Channel;
+use super::clustering::Release;
 use super::command::{Applied, Command, Introducing};
 use super::error::Error;
 use super::hub::Hub;
@@ -66,8 +67,10 @@ impl Hub {
                 Ok(self.apply_heartbeat(position, hash, readers))
             }
             Command::Hold { session, ref polls } => self.apply_hold(present, session, polls),
-            Command::Release { session, expected_ms, closed_position } => {
-                self.apply_release(now, present, session, expected_ms, closed_position)
+            Command::Release { session, expected_ms, closed_position, decided_position } => {
+                let is_void = self.is_release_void(now, expected_ms, decided_position);
+                let release = Release { closed_position, decided_position, is_void };
+                self.apply_release(now, present, session, release)
             }
             Command::Bury { node, sequence } => Ok(self.apply_bury(present, node, sequence)),
             Command::Part { heir } => Ok(self.apply_part(present, heir)),
@@ -235,7 +238,7 @@ impl Hub {
     /// # Errors
     ///
     /// [`Error::SessionEnded`].
-    fn end_call(&mut self, number: u64) -> Result<u32, Error> {
+    pub(super) fn end_call(&mut self, number: u64) -> Result<u32, Error> {
         let index = self.sessions.find(number).ok_or(Error::SessionEnded)?;
         if self.is_own_record() {
             self.sessions.end_proposal(index, &mut self.timers);
@@ -253,7 +256,7 @@ impl Hub {
     }
 
     /// Records that the client of a session made a call here.
-    fn hear(&mut self, session: u32, present: Millis) {
+    pub(super) fn hear(&mut self, session: u32, present: Millis) {
         if self.is_own_record() {
             self.sessions.hear(session, present, &mut self.timers);
         }

@@ -46,7 +46,6 @@ impl World {
             has_own_texts: true,
             knows_ends: true,
             has_steady_clock: true,
-            is_clustered: true,
         };
         let mut ledger = Ledger::new(plan.channels, rules);
         ledger.clock = Clock::Stamps;
