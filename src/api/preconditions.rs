@@ -80,6 +80,23 @@ impl Api {
         parameters: &Parameters<'_>,
         mode: Mode,
     ) -> Option<Behind> {
+        let behind = self.choose_wait(context, call, parameters, mode);
+        if behind == Some(Behind::Barrier)
+            && let Ok(Some(credentials)) = parameters.credentials()
+        {
+            // The call has come in time, however long it waits.
+            context.hub.hear_call(context.now, credentials);
+        }
+        behind
+    }
+
+    fn choose_wait(
+        &self,
+        context: &mut Context<'_>,
+        call: Call,
+        parameters: &Parameters<'_>,
+        mode: Mode,
+    ) -> Option<Behind> {
         if context.waited == Some(Behind::Hold) || !context.hub.is_clustered() {
             return None;
         }

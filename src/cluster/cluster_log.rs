@@ -103,6 +103,8 @@ pub(super) struct Pending {
     /// It waits for a reply, or to be read.
     pub(super) is_sent: bool,
     pub(super) retry_at_ms: u64,
+    /// Id in the stream, once Redis has taken it.
+    pub(super) id: Option<StreamId>,
     /// If it has not come back by then, Redis may have lost it, and all others.
     pub(super) probe_at_ms: u64,
 }
@@ -116,7 +118,8 @@ pub(super) enum Barrier {
 
 /// What a reply is to.
 pub(super) enum Expected {
-    Append,
+    /// The record with this number.
+    Append(u64),
     /// The end of the stream, which was not before this id.
     End(StreamId),
     /// The same, for no barrier.

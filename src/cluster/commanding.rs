@@ -1,6 +1,6 @@
 //! The connection for commands: records, barriers and snapshots go out by it.
 
-use super::cluster_log::{Barrier, ClusterLog, Expected};
+use super::cluster_log::{Barrier, ClusterLog, Expected, Pending};
 use super::connection::{Failure, ServerInfo};
 use super::entry::{self, Entry};
 use super::log_end::LogEnd;
@@ -56,8 +56,7 @@ impl ClusterLog {
         self.expected.clear();
         self.writer.on_disconnected(self.now_ms);
         if let Some(pending) = &mut self.pending {
-            pending.may_be_there |= pending.is_sent;
-            pending.is_sent = false;
+            pending.forget_reply();
         }
         for barrier in &mut self.barriers {
             if *barrier == Barrier::Sent {
@@ -77,7 +76,7 @@ impl ClusterLog {
 
     pub(super) fn on_reply(&mut self, value: &Value) {
         match self.expected.pop_front() {
-            Some(Expected::Append) => self.on_append(value),
+            Some(Expected::Append(sequence)) => self.on_append(sequence, value),
             Some(Expected::End(floor)) => self.on_end(floor, value),
             Some(Expected::Probe(floor)) => self.on_probe(floor, value),
             Some(Expected::Snapshot(name, reply)) => {
@@ -99,9 +98,14 @@ impl ClusterLog {
     }
 
     /// Notes the reply to an append. The record itself comes by the other connection.
-    fn on_append(&mut self, value: &Value) {
+    fn on_append(&mut self, sequence: u64, value: &Value) {
+        // It may have come back before.
+        if sequence != self.sequence {
+            return;
+        }
         let Some(pending) = &mut self.pending else { return };
         let Some(kind) = value.error_kind() else {
+            pending.id = value.as_text().and_then(StreamId::parse);
             if *value == Value::Nil {
                 pending.is_sent = false;
                 self.suspect();
@@ -149,6 +153,17 @@ impl ClusterLog {
         }
     }
 
+    /// Sends the record again if Redis has lost it alone: it had taken the record, and this process
+    /// has read the stream beyond its place.
+    pub(super) fn find_lost_record(&mut self) {
+        if let Some(pending) = &mut self.pending
+            && pending.id.is_some_and(|id| id <= self.read_id)
+        {
+            log::warn!("cluster: Redis has lost a record that it had taken; sending it again");
+            pending.forget_reply();
+        }
+    }
+
     /// Lets the writer of a snapshot send commands.
     pub(super) fn write_snapshot<T>(
         &mut self,
@@ -183,7 +198,7 @@ impl ClusterLog {
                 self.commands.send(&[b"XADD", stream, b"NOMKSTREAM", b"*", field, &pending.value]);
             }
             (pending.is_sent, pending.probe_at_ms) = (true, self.now_ms + PROBE_MS);
-            self.expected.push_back(Expected::Append);
+            self.expected.push_back(Expected::Append(self.sequence));
         }
         if let Some(pending) = &mut self.pending
             && pending.is_sent
@@ -191,7 +206,8 @@ impl ClusterLog {
         {
             pending.probe_at_ms = self.now_ms + PROBE_MS;
             self.commands.send(&[b"XREVRANGE", stream, b"+", b"-", b"COUNT", b"1"]);
-            self.expected.push_back(Expected::Probe(self.read_id));
+            let floor = pending.id.unwrap_or_default().max(self.read_id);
+            self.expected.push_back(Expected::Probe(floor));
         }
         for barrier in self.barriers.iter_mut().filter(|it| **it == Barrier::Unsent) {
             self.commands.send(&[b"XREVRANGE", stream, b"+", b"-", b"COUNT", b"1"]);
@@ -206,17 +222,24 @@ impl ClusterLog {
     /// Gives up what replies are awaited to. A record may be in the log or not.
     pub(super) fn forget_replies(&mut self) {
         if let Some(pending) = &mut self.pending {
-            pending.may_be_there |= pending.is_sent;
-            pending.is_sent = false;
+            pending.forget_reply();
         }
         for barrier in &mut self.barriers {
             *barrier = Barrier::Unsent;
         }
         for expected in &mut self.expected {
-            if matches!(expected, Expected::Append | Expected::End(_) | Expected::Probe(_)) {
+            if matches!(expected, Expected::Append(_) | Expected::End(_) | Expected::Probe(_)) {
                 *expected = Expected::Step;
             }
         }
+    }
+}
+
+impl Pending {
+    /// Gives up the reply that is awaited, or was there. The record may be in the log or not.
+    fn forget_reply(&mut self) {
+        self.may_be_there |= self.is_sent;
+        (self.is_sent, self.id) = (false, None);
     }
 }
 

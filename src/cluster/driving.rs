@@ -65,6 +65,7 @@ impl Log for ClusterLog {
             may_be_there: false,
             is_sent: false,
             retry_at_ms: 0,
+            id: None,
             probe_at_ms: 0,
         });
         self.send();

@@ -105,6 +105,7 @@ impl ClusterLog {
             self.reach_barriers();
         }
         self.page_size.adapt(entries.len(), self.queued_bytes - before);
+        self.find_lost_record();
     }
 
     /// Notes the newest snapshot. Returns false if the log was trimmed beyond what this process has

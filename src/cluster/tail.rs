@@ -30,13 +30,26 @@ impl Tail {
 
     /// Adds the next record. `commands` is what its value has after its head.
     pub(super) fn push(&mut self, seal: Seal, commands: &[u8]) {
-        self.bytes.extend(&entry::head(seal.node, seal.sequence));
-        self.bytes.extend(commands);
-        self.records.push_back((seal, entry::HEAD_BYTES + commands.len()));
-        while self.memory() > BYTES_MAX && self.records.len() > 1 {
-            let (seal, length) = self.records.pop_front().expect("there are two");
+        let length = entry::HEAD_BYTES + commands.len();
+        while self.memory() + length + RECORD_BYTES > BYTES_MAX
+            && let Some((seal, length)) = self.records.pop_front()
+        {
             self.bytes.drain(..length);
             self.base = self.base.after(seal, length - entry::HEAD_BYTES);
+        }
+        self.reserve(length);
+        self.bytes.extend(&entry::head(seal.node, seal.sequence));
+        self.bytes.extend(commands);
+        self.records.push_back((seal, length));
+    }
+
+    /// Makes room for so many bytes. Doubles the buffer as a vector does, but not beyond the limit:
+    /// a ring buffer comes to use all of its memory.
+    fn reserve(&mut self, length: usize) {
+        let used = self.bytes.len();
+        if self.bytes.capacity() - used < length {
+            let doubled = used.min(BYTES_MAX.saturating_sub(used));
+            self.bytes.reserve_exact(doubled.max(length));
         }
     }
 
@@ -123,6 +136,19 @@ mod tests {
         assert_eq!(tail.last(), Some(seal(3)));
         let (_, value) = tail.after_id(StreamId::default()).next().unwrap();
         assert_eq!(value.len(), entry::HEAD_BYTES + 2 * BYTES_MAX);
+    }
+
+    #[test]
+    fn the_buffer_does_not_grow_beyond_the_limit() {
+        for length in [100, 60_000, 1_000_000] {
+            let mut tail = Tail::after(LogEnd::default());
+            let commands = vec![0; length];
+            for ms in 0..2 * (BYTES_MAX / length) as u64 {
+                tail.push(seal(ms), &commands);
+                assert!(tail.memory() <= BYTES_MAX && tail.bytes.capacity() <= BYTES_MAX);
+            }
+            assert!(!tail.is_whole() && tail.memory() + 2 * length >= BYTES_MAX, "{length}");
+        }
     }
 
     #[test]

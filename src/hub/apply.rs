@@ -6,6 +6,7 @@
 
 use super::bans::Address;
 use super::channel::Channel;
+use super::clustering::Release;
 use super::command::{Applied, Command, Introducing};
 use super::error::Error;
 use super::hub::Hub;
@@ -71,10 +72,7 @@ impl Hub {
             return result;
         }
         let result = match *command {
-            Command::Write { channel, from, text, is_owner } => {
-                let is_owner = is_owner == Some(true);
-                self.apply_write(now, present, channel, from, is_owner, text, hint)
-            }
+            Command::Write { .. } => self.apply_write(now, present, command, hint),
             Command::Introduce { .. } => self.apply_introduction(now, present, command),
             Command::Leave { channel, session, text } => {
                 self.apply_leave(now, present, channel, session, text)
@@ -95,8 +93,10 @@ impl Hub {
                 Ok(self.apply_heartbeat(position, hash, readers))
             }
             Command::Hold { session, ref polls } => self.apply_hold(present, session, polls),
-            Command::Release { session, expected_ms, closed_position } => {
-                self.apply_release(now, present, session, expected_ms, closed_position)
+            Command::Release { session, expected_ms, closed_position, decided_position } => {
+                let is_void = self.is_release_void(now, expected_ms, decided_position);
+                let release = Release { closed_position, decided_position, is_void };
+                self.apply_release(now, present, session, release)
             }
             Command::Bury { node, sequence } => Ok(self.apply_bury(present, node, sequence)),
             Command::Part { heir } => Ok(self.apply_part(present, heir)),
@@ -131,15 +131,16 @@ impl Hub {
         &mut self,
         now: Now,
         present: Millis,
-        name: &str,
-        from: Option<u64>,
-        is_owner: bool,
-        text: &str,
+        command: &Command<'_>,
         hint: Option<WriteHint>,
     ) -> Result<Applied, Error> {
+        let Command::Write { channel: name, from, text, is_owner } = *command else {
+            unreachable!("the caller has matched the command")
+        };
         let channel = self.end_channel_proposal(name, hint.map(|hint| hint.channel));
         let sender = from.map(|number| self.end_call(number)).transpose()?;
         let channel = self.share_channel(present, channel, name);
+        let is_owner = is_owner == Some(true);
         let text = &JsonText::of_known(text, hint.is_some_and(|hint| hint.is_plain));
         let id = self.append_once(now, channel, MessageKind::Message { from, is_owner, text });
         if let Some(sender) = sender {
@@ -274,7 +275,7 @@ impl Hub {
     /// # Errors
     ///
     /// [`Error::SessionEnded`].
-    fn end_call(&mut self, number: u64) -> Result<u32, Error> {
+    pub(super) fn end_call(&mut self, number: u64) -> Result<u32, Error> {
         let index = self.sessions.find(number).ok_or(Error::SessionEnded)?;
         if self.is_own_record() {
             self.sessions.end_proposal(index, &mut self.timers);
@@ -293,7 +294,7 @@ impl Hub {
     }
 
     /// Records that the client of a session made a call here.
-    fn hear(&mut self, session: u32, present: Millis) {
+    pub(super) fn hear(&mut self, session: u32, present: Millis) {
         if self.is_own_record() {
             self.sessions.hear(session, present, &mut self.timers);
         }

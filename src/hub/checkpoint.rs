@@ -99,6 +99,10 @@ pub(super) struct CheckpointSession<'a> {
     /// Nodes that hold the session. `None` without a cluster.
     #[n(4)]
     pub(super) holders: Option<Vec<u64>>,
+    /// Position of the last command by which a node released the session because of a reader that
+    /// was closed. `None` if there is none.
+    #[n(5)]
+    pub(super) closed_position: Option<u64>,
 }
 
 #[derive(Encode, Decode)]

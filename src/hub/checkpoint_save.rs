@@ -135,6 +135,7 @@ impl Hub {
             position,
             channels: names.collect(),
             holders: self.is_clustered().then(|| session.holders.as_slice().to_vec()),
+            closed_position: Some(session.holders.closed_position()).filter(|it| *it > 0),
         })
     }
 }

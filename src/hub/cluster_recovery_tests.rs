@@ -40,8 +40,9 @@ struct Shared {
     hash: u64,
     position: u64,
     last_session: u64,
-    nodes: BTreeMap<u64, u64>,
-    sessions: BTreeMap<u64, (Vec<u64>, Vec<String>)>,
+    nodes: BTreeMap<u64, (u64, u64)>,
+    /// Holders, position of a closing, channels.
+    sessions: BTreeMap<u64, (Vec<u64>, u64, Vec<String>)>,
     /// Next ids, messages and members.
     channels: BTreeMap<String, (u64, Vec<String>, Members)>,
     watermarks: Vec<(u16, u64)>,
@@ -53,10 +54,13 @@ impl Shared {
         let nodes = minicbor::to_vec(hub.nodes.as_ref().unwrap().save()).unwrap();
         let mut decoder = Decoder::new(&nodes);
         decoder.array().unwrap();
-        let nodes: Vec<(u64, u64)> = decoder.decode().unwrap();
+        let nodes: Vec<(u64, u64, u64)> = decoder.decode().unwrap();
+        let nodes = nodes.into_iter().map(|(number, sequence, heir)| (number, (sequence, heir)));
         let sessions = hub.sessions.iter().map(|session| {
             let names = session.channels.iter().map(|it| hub.channels[*it].name.to_string());
-            (session.number, (session.holders.as_slice().to_vec(), names.collect()))
+            let holders = &session.holders;
+            let closed_position = holders.closed_position();
+            (session.number, (holders.as_slice().to_vec(), closed_position, names.collect()))
         });
         let channels = hub.channels.iter().filter(|(_, channel)| channel.is_shared);
         let channels = channels.map(|(_, channel)| {
@@ -71,7 +75,7 @@ impl Shared {
             // A hub without a record after the checkpoint has none yet.
             position: hub.position().max(hub.hashed_from),
             last_session: hub.sessions.last_number(),
-            nodes: nodes.into_iter().collect(),
+            nodes: nodes.collect(),
             sessions: sessions.collect(),
             channels: channels.collect(),
             watermarks: hub.channels.id_watermarks().iter().collect(),
@@ -158,7 +162,9 @@ impl World {
                 18..=20 => {
                     let expected_ms = self.unix_ms - 600 * random.below(2);
                     let closed_position = (random.below(2) == 0).then(|| random.below(100));
-                    Command::Release { session, expected_ms, closed_position }
+                    let before = 100 * random.below(8);
+                    let decided_position = self.hub.position().saturating_sub(before);
+                    Command::Release { session, expected_ms, closed_position, decided_position }
                 }
                 21 => Command::Bury { node: 1 + random.below(5), sequence },
                 22 => Command::Part { heir: Some(1 + random.below(5)) },

@@ -30,6 +30,16 @@ pub enum Standing {
     Unknown,
 }
 
+/// What a node has decided about a session that it holds.
+#[derive(Clone, Copy)]
+pub(super) struct Release {
+    /// As in [`Command::Release`].
+    pub(super) closed_position: Option<u64>,
+    pub(super) decided_position: u64,
+    /// It has no effect.
+    pub(super) is_void: bool,
+}
+
 impl Hub {
     /// Makes the hub one of several that apply the same log. `node` is the number of this process.
     /// The hub must be empty.
@@ -174,7 +184,8 @@ impl Hub {
     }
 
     /// Proposes that this node holds a session. `polls` names the channels of the long poll that
-    /// will wait.
+    /// will wait. Until the log has that, this node does not release the session: a release that
+    /// followed in the same record would be applied before the read is made again.
     ///
     /// # Errors
     ///
@@ -188,8 +199,16 @@ impl Hub {
         let index = self.sessions.authenticate(credentials)?;
         self.check_log(Some(index), now)?;
         let session = credentials.session;
+        self.begin_call(Some(index), now);
         self.propose(&Command::Hold { session, polls: polls.to_vec() });
         Ok(())
+    }
+
+    /// Records a call of a session, which waits for a barrier.
+    pub fn hear_call(&mut self, now: Now, credentials: Credentials<'_>) {
+        if let Ok(index) = self.sessions.authenticate(credentials) {
+            self.touch(Some(index), now.mono);
+        }
     }
 
     /// Returns the state of a session at this node.
@@ -305,35 +324,49 @@ impl Hub {
         if !self.is_clustered() {
             return Ok(Applied::Nothing);
         }
-        let session = self.sessions.find(number).ok_or(Error::SessionEnded)?;
+        let session = self.end_call(number)?;
         self.hold_at_origin(session, present);
+        self.hear(session, present);
         if !self.is_own_record() && !polls.is_empty() {
             self.supersede_elsewhere(present, session, polls);
         }
         Ok(Applied::Nothing)
     }
 
-    /// Applies a release that was expected in the log by this time. It is void if it comes late,
-    /// since it waited for a log that did not respond: the client may have come back meanwhile. If
-    /// it is because of a reader that was closed, the other nodes release the session too, unless
-    /// they have heard of it since.
+    /// Returns whether a release has no effect. One that comes late waited for a log that did not
+    /// respond: the client may have come back meanwhile. One that was decided before its node got
+    /// the sessions of another one would end those too early.
+    pub(super) fn is_release_void(
+        &self,
+        now: Now,
+        expected_ms: u64,
+        decided_position: u64,
+    ) -> bool {
+        let inherited = self.nodes.as_ref().map_or(0, |nodes| nodes.inherited_position());
+        now.unix_ms > expected_ms.saturating_add(RELEASE_LATE_MS) || decided_position < inherited
+    }
+
+    /// Applies a release. If it is because of a reader that was closed, the other nodes release the
+    /// session too, unless they have heard of it since. One that has decided to release it for its
+    /// silence before it knew of that may be the last one: the end is then still because of the
+    /// reader.
     pub(super) fn apply_release(
         &mut self,
         now: Now,
         present: Millis,
         number: u64,
-        expected_ms: u64,
-        closed_position: Option<u64>,
+        release: Release,
     ) -> Result<Applied, Error> {
         if !self.is_clustered() {
             return Ok(Applied::Nothing);
         }
+        let Release { closed_position, decided_position, is_void } = release;
         let session = self.sessions.find(number).ok_or(Error::SessionEnded)?;
         let is_own = self.is_own_record();
         if is_own {
             self.sessions.local_mut(session).is_ending = false;
         }
-        if now.unix_ms > expected_ms.saturating_add(RELEASE_LATE_MS) {
+        if is_void {
             if is_own {
                 self.sessions.arm_timer(session, &mut self.timers);
             }
@@ -345,18 +378,23 @@ impl Hub {
             self.sessions.set_held(session, false, present, &mut self.timers);
         }
         if is_last {
-            let reason = closed_position.map_or(Reason::Timeout, |_| Reason::Closed);
+            let was_closed = self.sessions[session].holders.closed_position() > decided_position;
+            let is_closed = closed_position.is_some() || was_closed;
+            let reason = if is_closed { Reason::Closed } else { Reason::Timeout };
             return self.apply_end(now, present, number, reason, None);
         }
-        if let (Some(position), false) = (closed_position, is_own) {
-            self.sessions.close_silent(session, position, present, &mut self.timers);
+        if let Some(position) = closed_position {
+            self.sessions.note_closed(session, self.position);
+            if !is_own {
+                self.sessions.close_silent(session, position, present, &mut self.timers);
+            }
         }
         Ok(Applied::Nothing)
     }
 
     pub(super) fn apply_bury(&mut self, present: Millis, node: u64, sequence: u64) -> Applied {
         let Some(nodes) = &mut self.nodes else { return Applied::Nothing };
-        if nodes.bury(node, sequence) {
+        if nodes.bury(node, sequence, self.position) {
             let heir = nodes.origin;
             self.inherit(present, node, heir);
         }
@@ -366,7 +404,7 @@ impl Hub {
     pub(super) fn apply_part(&mut self, present: Millis, heir: Option<u64>) -> Applied {
         let Some(nodes) = &mut self.nodes else { return Applied::Nothing };
         let node = nodes.origin;
-        if let Some(heir) = nodes.part(heir) {
+        if let Some(heir) = nodes.part(heir, self.position) {
             self.inherit(present, node, heir);
         }
         Applied::Gone
@@ -378,6 +416,7 @@ impl Hub {
             let Some(session) = self.sessions.get(index) else { continue };
             if !session.local.is_held && !session.local.readers.is_empty() {
                 let session = session.number;
+                self.sessions.begin_proposal(index);
                 self.propose(&Command::Hold { session, polls: Vec::new() });
             }
         }

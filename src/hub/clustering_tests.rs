@@ -122,6 +122,86 @@ fn a_release_after_an_outage_does_not_allow_for_another_one() {
     assert!(node.lives());
 }
 
+/// Returns a release by the other node, which has just decided it.
+fn release_elsewhere(node: &Node, now_ms: u64, closed_position: Option<u64>) -> Command<'static> {
+    let (expected_ms, decided_position) = (now_ms + AHEAD_MS, node.position);
+    Command::Release { session: 1, expected_ms, closed_position, decided_position }
+}
+
+#[test]
+fn a_session_has_the_reason_of_a_closing_that_its_last_node_did_not_know_of() {
+    for (closed_position, reason) in [(Some(4), "closed"), (None, "timeout")] {
+        let mut node = Node::new();
+        node.introduce(at(0), OWN);
+        node.apply(at(0), OTHER, &Command::Hold { session: 1, polls: Vec::new() });
+        let decided_ms = node.timeout_ms();
+        node.hub.expire(at(decided_ms));
+        let release = release_elsewhere(&node, decided_ms, closed_position);
+        node.apply(at(decided_ms), OTHER, &release);
+        assert!(node.lives());
+        assert_eq!(node.apply_proposals(at(decided_ms)), 1);
+        assert!(!node.lives());
+        let channel = node.hub.channels.find_name("c").unwrap();
+        let goodbye = &node.hub.channels[channel].entries.back().unwrap().json;
+        let goodbye = String::from_utf8(goodbye.to_vec()).unwrap();
+        assert!(goodbye.contains(&format!(r#""reason":"{reason}""#)), "{goodbye}");
+    }
+}
+
+#[test]
+fn a_session_times_out_at_a_node_that_has_heard_of_it_after_a_closing_elsewhere() {
+    let mut node = Node::new();
+    node.introduce(at(0), OWN);
+    node.apply(at(0), OTHER, &Command::Hold { session: 1, polls: Vec::new() });
+    let release = release_elsewhere(&node, 10, Some(2));
+    node.introduce(at(5), OWN);
+    node.apply(at(10), OTHER, &release);
+    let timeout_ms = node.timeout_ms();
+    node.hub.expire(at(5 + timeout_ms));
+    assert_eq!(node.apply_proposals(at(5 + timeout_ms)), 2, "two sessions");
+    let channel = node.hub.channels.find_name("c").unwrap();
+    let goodbyes = node.hub.channels[channel].entries.iter().filter(|entry| {
+        String::from_utf8(entry.json.to_vec()).unwrap().contains(r#""reason":"timeout""#)
+    });
+    assert_eq!(goodbyes.count(), 2);
+}
+
+#[test]
+fn a_release_before_its_node_got_the_sessions_of_another_one_is_void() {
+    let mut node = Node::new();
+    node.introduce(at(0), OWN);
+    let decided_ms = node.timeout_ms();
+    // The client has gone on at the other node, which dies.
+    node.apply(at(decided_ms), OTHER, &Command::Hold { session: 1, polls: Vec::new() });
+    node.hub.expire(at(decided_ms));
+    let sequence = node.sequences[1];
+    node.apply(at(decided_ms), OWN, &Command::Bury { node: OTHER, sequence });
+    assert_eq!(node.apply_proposals(at(decided_ms)), 1);
+    assert!(node.lives());
+    node.hub.expire(at(2 * decided_ms));
+    assert_eq!(node.apply_proposals(at(2 * decided_ms)), 1);
+    assert!(!node.lives());
+}
+
+/// Both would be in one record, and the release would be applied before the read is made again.
+#[test]
+fn a_node_does_not_release_a_session_for_which_a_hold_waits() {
+    let mut node = Node::new();
+    node.introduce(at(0), OWN);
+    let decided_ms = node.timeout_ms();
+    let auth = str::from_utf8(&[b'A'; TOKEN_BYTES]).unwrap().to_owned();
+    let credentials = Credentials { session: 1, auth: &auth };
+    node.hub.propose_hold(at(decided_ms - 1), credentials, &["c"]).unwrap();
+    node.hub.expire(at(decided_ms + 5_000));
+    assert_eq!(node.apply_proposals(at(decided_ms + 5_000)), 1);
+    // Its timeout begins when the read has been made again.
+    node.hub.expire(at(2 * decided_ms + 4_999));
+    assert_eq!(node.apply_proposals(at(2 * decided_ms + 4_999)), 0);
+    node.hub.expire(at(2 * decided_ms + 5_000));
+    assert_eq!(node.apply_proposals(at(2 * decided_ms + 5_000)), 1);
+    assert!(!node.lives());
+}
+
 #[test]
 fn a_hold_before_a_release_keeps_the_session() {
     let mut node = Node::new();
@@ -202,7 +282,7 @@ fn the_hash_has_the_holders_and_the_nodes() {
     hash(&node);
     node.hub.begin_record(at(0), OTHER, 100);
     hash(&node);
-    assert!(node.hub.nodes.as_mut().unwrap().bury(OTHER, 100));
+    assert!(node.hub.nodes.as_mut().unwrap().bury(OTHER, 100, 7));
     hash(&node);
     assert_eq!(node.hub.applied_hash(), applied);
     let count = hashes.len();

@@ -140,6 +140,9 @@ pub enum Command<'a> {
         /// period is over. `None` if the client has been silent for the timeout.
         #[n(2)]
         closed_position: Option<u64>,
+        /// Position up to which the node had applied the log when it decided this.
+        #[n(3)]
+        decided_position: u64,
     },
     /// Removes a dead node, whose sessions the node of the record holds then.
     #[n(10)]

@@ -8,6 +8,7 @@ pub(super) struct Holders(Option<Box<List>>);
 #[derive(Debug, Default)]
 struct List {
     nodes: Vec<u64>,
+    closed_position: u64,
 }
 
 impl Holders {
@@ -26,6 +27,19 @@ impl Holders {
 
     pub(super) fn is_empty(&self) -> bool {
         self.as_slice().is_empty()
+    }
+
+    /// Position of the last command by which a node released the session because of a reader that
+    /// was closed. 0 if there is none.
+    pub(super) fn closed_position(&self) -> u64 {
+        self.0.as_ref().map_or(0, |list| list.closed_position)
+    }
+
+    /// Notes such a position, while a node holds the session.
+    pub(super) fn note_closed(&mut self, position: u64) {
+        if let Some(list) = &mut self.0 {
+            list.closed_position = list.closed_position.max(position);
+        }
     }
 
     /// Adds a node, which must not be there.
@@ -53,6 +67,6 @@ pub(super) fn mix(one: u64, other: u64) -> u64 {
 
 impl From<Vec<u64>> for Holders {
     fn from(nodes: Vec<u64>) -> Self {
-        Self((!nodes.is_empty()).then(|| Box::new(List { nodes })))
+        Self((!nodes.is_empty()).then(|| Box::new(List { nodes, closed_position: 0 })))
     }
 }

@@ -43,6 +43,9 @@ const HASHES_KEPT: usize = 1024;
 struct Node {
     /// Number of its last record that was applied.
     sequence: u64,
+    /// Position of the command by which it last got the sessions of another node; 0 if it never
+    /// did.
+    inherited: u64,
     /// Position of a record that it has applied, as its last heartbeat said. Local state.
     position: u64,
     /// Own heartbeats since then. Local state.
@@ -90,9 +93,10 @@ pub(super) struct Nodes {
 /// The shared part of the nodes, as a checkpoint or a snapshot has it.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
 pub struct SavedNodes {
-    /// Number of each node, and of its last record that was applied.
+    /// Number of each node, and of its last record that was applied; position of the command by
+    /// which it last got the sessions of another node, or 0.
     #[n(0)]
-    nodes: Vec<(u64, u64)>,
+    nodes: Vec<(u64, u64, u64)>,
     #[n(1)]
     settings: Option<SharedSettings>,
     #[n(2)]
@@ -234,7 +238,9 @@ impl Nodes {
     /// Returns the shared part, to be saved.
     pub(super) fn save(&self) -> SavedNodes {
         SavedNodes {
-            nodes: self.table.iter().map(|(number, node)| (*number, node.sequence)).collect(),
+            nodes: (self.table.iter())
+                .map(|(number, node)| (*number, node.sequence, node.inherited))
+                .collect(),
             settings: self.settings,
             has_begun: self.has_begun,
         }
@@ -253,9 +259,11 @@ impl Nodes {
     /// Makes the table of a process whose number is `own`, and whose clock is behind that of the
     /// log by `log_time_ahead_ms`, from the shared part.
     pub(super) fn restore(saved: SavedNodes, own: u64, log_time_ahead_ms: i64) -> Self {
-        let with_sequence = |(number, sequence)| (number, Node { sequence, ..Node::default() });
+        let with_shared = |(number, sequence, inherited)| {
+            (number, Node { sequence, inherited, ..Node::default() })
+        };
         Self {
-            table: saved.nodes.into_iter().map(with_sequence).collect(),
+            table: saved.nodes.into_iter().map(with_shared).collect(),
             settings: saved.settings,
             has_begun: saved.has_begun,
             log_time_ahead_ms,
@@ -289,8 +297,9 @@ impl Nodes {
         None
     }
 
-    /// Removes a node, if its last record is this one. Returns whether it did.
-    pub(super) fn bury(&mut self, node: u64, sequence: u64) -> bool {
+    /// Removes a node, if its last record is this one. The node of the present record holds its
+    /// sessions from this position on. Returns whether it did.
+    pub(super) fn bury(&mut self, node: u64, sequence: u64, position: u64) -> bool {
         let Some(found) = self.table.get_mut(&node) else { return false };
         if found.sequence != sequence {
             found.is_bury_proposed = false;
@@ -298,20 +307,34 @@ impl Nodes {
         }
         self.table.remove(&node);
         self.reader_counts.forget(node);
+        self.note_heir(self.origin, position);
         true
     }
 
     /// Removes the node of the present record, which stops. Returns the node that holds its
-    /// sessions then: `heir`, or another one if that is gone. Without another node it stays, since
-    /// its sessions would have no holder: the next node buries it.
-    pub(super) fn part(&mut self, heir: Option<u64>) -> Option<u64> {
+    /// sessions from this position on: `heir`, or another one if that is gone. Without another node
+    /// it stays, since its sessions would have no holder: the next node buries it.
+    pub(super) fn part(&mut self, heir: Option<u64>, position: u64) -> Option<u64> {
         let is_other = |number: &u64| *number != self.origin;
         let heir = heir
             .filter(|heir| is_other(heir) && self.table.contains_key(heir))
             .or_else(|| self.table.keys().copied().find(is_other))?;
         self.table.remove(&self.origin);
         self.reader_counts.forget(self.origin);
+        self.note_heir(heir, position);
         Some(heir)
+    }
+
+    fn note_heir(&mut self, heir: u64, position: u64) {
+        if let Some(node) = self.table.get_mut(&heir) {
+            node.inherited = position;
+        }
+    }
+
+    /// Returns the position of the command by which the node of the present record last got the
+    /// sessions of another one; 0 if it never did.
+    pub(super) fn inherited_position(&self) -> u64 {
+        self.table.get(&self.origin).map_or(0, |node| node.inherited)
     }
 
     /// Returns another node that lives, if there is one: the one with the lowest number.
@@ -371,7 +394,10 @@ impl Nodes {
     /// Returns a hash of the nodes and of their last records.
     pub(super) fn shared_hash(&self) -> u64 {
         let nodes = self.table.iter();
-        nodes.fold(0, |sum: u64, (number, node)| sum.wrapping_add(mix(*number, node.sequence)))
+        let hash = |number: u64, node: &Node| {
+            mix(number, node.sequence).wrapping_add(mix(!number, node.inherited))
+        };
+        nodes.fold(0, |sum: u64, (number, node)| sum.wrapping_add(hash(*number, node)))
     }
 
     /// Compares the hash of another node at a position. If this process has another one, the two
@@ -429,9 +455,9 @@ mod tests {
     fn a_burial_is_void_if_a_record_of_the_node_came_first() {
         let mut nodes = two_nodes();
         nodes.begin_record(2, 2, (0, 0));
-        assert!(!nodes.bury(2, 1));
-        assert!(nodes.bury(2, 2));
-        assert!(!nodes.bury(2, 2));
+        assert!(!nodes.bury(2, 1, 7));
+        assert!(nodes.bury(2, 2, 7));
+        assert!(!nodes.bury(2, 2, 7));
         assert_eq!(nodes.len(), 1);
     }
 

@@ -228,6 +228,7 @@ impl Hub {
             session: found.number,
             expected_ms: nodes.next_record_ms(now.mono.0),
             closed_position: is_closed.then_some(found.local.heard_position),
+            decided_position: self.position,
         };
         self.propose(&command);
         self.sessions.local_mut(session).is_ending = true;
@@ -280,7 +281,9 @@ impl Hub {
             Command::Introduce { channel, session: Introducing::Existing(session), .. } => {
                 self.refuse_message(now, channel, Some(session));
             }
-            Command::Leave { session, .. } => self.refuse_call(now, session),
+            Command::Leave { session, .. } | Command::Hold { session, .. } => {
+                self.refuse_call(now, session);
+            }
             Command::Bury { node, .. } => {
                 if let Some(nodes) = &mut self.nodes {
                     nodes.forget_burial(node);
@@ -293,7 +296,6 @@ impl Hub {
             }
             Command::Begin { .. }
             | Command::Join { .. }
-            | Command::Hold { .. }
             | Command::Part { .. }
             | Command::Kick { .. } => {}
         }
@@ -324,7 +326,7 @@ impl Hub {
     }
 
     /// Records a call of a session that waits for its place in the log.
-    fn begin_call(&mut self, session: Option<u32>, now: Now) {
+    pub(super) fn begin_call(&mut self, session: Option<u32>, now: Now) {
         if let Some(session) = session {
             self.sessions.begin_proposal(session);
             self.touch(Some(session), now.mono);

@@ -276,6 +276,7 @@ impl Recovery {
         session.position = record.position;
         if let Some(nodes) = &self.hub.nodes {
             session.holders = record.holders.clone().unwrap_or_default().into();
+            session.holders.note_closed(record.closed_position.unwrap_or(0));
             session.local.is_held = session.holders.contains(nodes.own());
         }
         for name in &record.channels {

@@ -97,10 +97,15 @@ impl Session {
         Self { number, auth, channels: Vec::new(), position: 0, holders: Holders::default(), local }
     }
 
-    /// Returns the sum of the hashes of the session with each of its holders.
+    /// Returns the sum of the hashes of the session with each of its holders, and with
+    /// [`Holders::closed_position`] unless that is 0.
     pub(super) fn holders_hash(&self) -> u64 {
+        let closed = match self.holders.closed_position() {
+            0 => 0,
+            position => mix(!self.number, position),
+        };
         let holders = self.holders.as_slice().iter();
-        holders.fold(0, |sum: u64, node| sum.wrapping_add(mix(self.number, *node)))
+        holders.fold(closed, |sum: u64, node| sum.wrapping_add(mix(self.number, *node)))
     }
 
     /// Checks that the session is, or may be, introduced in the channel.

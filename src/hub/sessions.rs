@@ -187,6 +187,19 @@ impl Sessions {
         session.holders.is_empty()
     }
 
+    /// Notes that a node has released a session because of a reader that was closed, and other
+    /// nodes hold it. Does nothing if the session was saved after that.
+    pub(super) fn note_closed(&mut self, index: u32, position: u64) {
+        let session = &mut self.slab[index];
+        if session.position >= position {
+            return;
+        }
+        let before = session.holders_hash();
+        session.holders.note_closed(position);
+        let change = session.holders_hash().wrapping_sub(before);
+        self.holders_hash = self.holders_hash.wrapping_add(change);
+    }
+
     /// Adds a session from a snapshot.
     pub(super) fn restore(&mut self, session: Session, timers: &mut Timers) {
         let index = self.insert(session);

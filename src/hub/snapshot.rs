@@ -164,6 +164,10 @@ pub struct SnapshotSession<'a> {
     /// from. `None` without a cluster.
     #[n(6)]
     pub heard_position: Option<u64>,
+    /// Position of the last command by which a node released the session because of a reader that
+    /// was closed. `None` if there is none.
+    #[n(7)]
+    pub closed_position: Option<u64>,
 }
 
 /// Error: no hub writes such a snapshot. The text says what is wrong.

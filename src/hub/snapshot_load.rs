@@ -169,6 +169,7 @@ impl SnapshotLoader {
         session.local.closes_at = record.closes_at_ms.map(after_downtime);
         if let Some(cluster) = &self.cluster {
             session.holders = record.holders.clone().unwrap_or_default().into();
+            session.holders.note_closed(record.closed_position.unwrap_or(0));
             session.local.is_held = session.holders.contains(cluster.own());
             session.local.heard_position = record.heard_position.unwrap_or(0);
         }
@@ -275,6 +276,7 @@ mod tests {
                 last_alive_ms: 0,
                 closes_at_ms: None,
                 holders: None,
+                closed_position: None,
                 heard_position: None,
             }))
         };

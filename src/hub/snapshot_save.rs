@@ -134,6 +134,7 @@ impl Session {
             closes_at_ms: closes_at.map(|at| at.0),
             heard_position: (!self.holders.is_empty()).then_some(local.heard_position),
             holders: (!self.holders.is_empty()).then(|| self.holders.as_slice().to_vec()),
+            closed_position: Some(self.holders.closed_position()).filter(|it| *it > 0),
         }
     }
 }

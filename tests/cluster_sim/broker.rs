@@ -37,6 +37,17 @@ pub(crate) struct Broker {
     pub(crate) delays: Vec<u64>,
     /// Records that Redis took.
     pub(crate) records: u64,
+    /// What Redis loses as soon as it has taken another record, before any node reads that.
+    pub(crate) next_loss: Option<Loss>,
+}
+
+/// What Redis loses.
+#[derive(Clone, Copy)]
+pub(crate) enum Loss {
+    /// The record.
+    Record,
+    /// All that it has.
+    All,
 }
 
 /// One connection of a node.
@@ -75,6 +86,7 @@ impl Broker {
             random,
             delays,
             records: 0,
+            next_loss: None,
         };
         Rc::new(RefCell::new(broker))
     }
@@ -176,7 +188,14 @@ impl Broker {
     fn execute(&mut self, args: &Args) -> Executed {
         let executed = self.redis.execute(args);
         let is_taken = matches!(executed, Executed::Reply(Value::Text(_)));
-        self.records += u64::from(args[0] == b"XADD" && is_taken);
+        if args[0] == b"XADD" && is_taken {
+            self.records += 1;
+            match self.next_loss.take() {
+                Some(Loss::Record) => self.redis.remove_last(&args[1]),
+                Some(Loss::All) => self.redis.lose_last(usize::MAX),
+                None => {}
+            }
+        }
         executed
     }
 

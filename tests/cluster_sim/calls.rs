@@ -39,6 +39,7 @@ impl World {
                     && !self.is_joining_or_leaving(person)
                 {
                     self.people[person].left.remove(&channel);
+                    self.unsettle_members(person, channel);
                     self.say(Kind::IntroduceAs, Some(person), channel);
                 }
             }
@@ -58,6 +59,7 @@ impl World {
                     && !self.is_joining_or_leaving(person)
                 {
                     self.people[person].channels.remove(&channel);
+                    self.unsettle_members(person, channel);
                     let number = self.people[person].number;
                     if let Some(session) = self.ledger.sessions.get_mut(&number) {
                         session.leaves.push(channel);
@@ -100,6 +102,16 @@ impl World {
     fn is_joining_or_leaving(&self, person: usize) -> bool {
         let kinds = [Kind::IntroduceAs, Kind::Leave];
         self.requests.iter().any(|it| it.person == Some(person) && kinds.contains(&it.kind))
+    }
+
+    /// A session is about to join a channel or to leave it. Members that are asked for already may
+    /// be those of before, even if they are answered after the session has done the opposite.
+    fn unsettle_members(&mut self, person: usize, channel: usize) {
+        let asks = |it: &&mut Request| it.kind == Kind::Members && it.channels[0] == channel;
+        for request in self.requests.iter_mut().filter(asks) {
+            request.present.retain(|it| *it != person);
+            request.absent.retain(|it| *it != person);
+        }
     }
 
     fn read(&mut self, kind: Kind, person: Option<usize>) {

@@ -9,6 +9,7 @@ mod broker;
 mod calls;
 mod differential;
 mod ending;
+mod lost_record;
 #[path = "../net_sim/network.rs"]
 #[expect(dead_code, reason = "the simulation of the network has more faults")]
 mod network;

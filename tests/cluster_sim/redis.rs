@@ -96,6 +96,13 @@ impl Redis {
         }
     }
 
+    /// Removes the last entry of a stream, as `XDEL` does.
+    pub(crate) fn remove_last(&mut self, key: &[u8]) {
+        if let Some(Content::Stream(stream)) = self.keys.get_mut(key).map(|key| &mut key.content) {
+            stream.entries.pop();
+        }
+    }
+
     pub(crate) fn execute(&mut self, args: &Args) -> Executed {
         let now = self.now_ms;
         self.keys.retain(|_, key| key.expires_at.is_none_or(|at| at > now));

@@ -1,9 +1,10 @@
 //! Several nodes and their Redis, driven by a seed.
 
+use speak::hub::HEARTBEAT_MS;
 use support::ledger::{Clock, Ledger, Rules};
 use support::random::Random;
 
-use crate::broker::{Broker, SharedBroker, UNIX_MS};
+use crate::broker::{Broker, Loss, SharedBroker, UNIX_MS};
 use crate::node::{Node, begin_secrets};
 use crate::person::Person;
 use crate::plan::{Plan, Step};
@@ -46,7 +47,6 @@ impl World {
             has_own_texts: true,
             knows_ends: true,
             has_steady_clock: true,
-            is_clustered: true,
         };
         let mut ledger = Ledger::new(plan.channels, rules);
         ledger.clock = Clock::Stamps;
@@ -128,7 +128,9 @@ impl World {
                 }
             }
             Step::Start => {
-                if self.nodes.iter().filter(|node| node.lives()).count() < self.plan.nodes_max {
+                let may_start = self.broker.borrow().next_loss.is_none();
+                let living = self.nodes.iter().filter(|node| node.lives()).count();
+                if may_start && living < self.plan.nodes_max {
                     self.tally("node started");
                     self.start_node();
                 }
@@ -182,7 +184,7 @@ impl World {
         if !living().all(|node| node.is_joined() && knows_all(node)) {
             return;
         }
-        // A loss in the middle of a round leaves less time for it, and a new epoch is right.
+        // A loss in the middle of a round leaves less time for it: a new epoch may be right.
         if self.now < self.vouching_until {
             return;
         }
@@ -191,7 +193,12 @@ impl World {
         let count = self.random.pick(&[0, 1, 2, 5, usize::MAX]);
         if count == usize::MAX && self.random.once_in(2) {
             self.record.tally.count("redis emptied");
-            broker.redis.execute(&vec![b"FLUSHALL".to_vec()]);
+            if self.random.once_in(2) {
+                broker.next_loss = Some(Loss::All);
+                self.vouching_until += HEARTBEAT_MS;
+            } else {
+                broker.redis.execute(&vec![b"FLUSHALL".to_vec()]);
+            }
             return;
         }
         self.record.tally.count("another redis");

@@ -74,7 +74,6 @@ impl World {
             has_own_texts: true,
             knows_ends: true,
             has_steady_clock: plan.steps.iter().all(|(step, _)| *step != Step::WallClock),
-            is_clustered: false,
         };
         let mut model = Model::new(plan.channels, rules);
         if plan.numbers.is_cut {

@@ -29,9 +29,9 @@ const CLEARING: Duration = Duration::from_millis(2_500);
 /// Limits of the growth of a server from one rest to a later one.
 const GROWTH_FACTOR: f64 = 1.10;
 const GROWTH_BYTES: f64 = (1 << 20) as f64;
-/// Each node of a cluster keeps 8 MiB of the last records for a Redis that loses them, in a buffer
-/// that grows by doubling.
-const TAIL_BYTES: f64 = (16 << 20) as f64;
+/// Each node of a cluster keeps 8 MiB of the last records for a Redis that loses them. The list of
+/// their places grows by doubling.
+const TAIL_BYTES: f64 = (12 << 20) as f64;
 /// Messages that the run itself writes at once, and their bytes.
 const FILL_AT_ONCE: u64 = 8;
 const FILL_BYTES: u32 = 150;

@@ -85,7 +85,6 @@ pub(crate) fn run(options: &Options) -> Checked {
             has_own_texts: true,
             knows_ends: true,
             has_steady_clock: true,
-            is_clustered: options.nodes > 1,
         },
     );
     (0..LARGE_CHANNELS).for_each(|channel| ledger.channels[channel].is_large = true);

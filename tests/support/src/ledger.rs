@@ -50,8 +50,6 @@ pub struct Rules {
     pub knows_ends: bool,
     /// The time of messages never jumps.
     pub has_steady_clock: bool,
-    /// Several nodes serve the clients.
-    pub is_clustered: bool,
 }
 
 /// A fault, unless the machine was too slow, or a response crossed a closing.
@@ -391,7 +389,7 @@ impl Ledger {
         );
         let Some(session) = session else { return Ok(()) };
         session.channels.remove(&channel);
-        let Rules { timeout_ms, grace_ms, knows_ends, is_clustered, .. } = self.rules;
+        let Rules { timeout_ms, grace_ms, knows_ends, .. } = self.rules;
         let leave = session.leaves.iter().position(|left| *left == channel);
         if reason == Reason::Removed {
             let is_meant = self.kicked.contains(&(channel, number)) || !knows_ends;
@@ -422,8 +420,7 @@ impl Ledger {
         );
         session.ended = Some(end);
         session.ended_in.push(channel);
-        let limits = (timeout_ms, grace_ms);
-        let verdict = session.judge(reason, entry.made.1, limits, is_clustered);
+        let verdict = session.judge(reason, entry.made.1, (timeout_ms, grace_ms));
         if !knows_ends || verdict == Verdict::Meant {
             return Ok(());
         }

@@ -17,7 +17,6 @@ const RULES: Rules = Rules {
     has_own_texts: true,
     knows_ends: true,
     has_steady_clock: true,
-    is_clustered: false,
 };
 
 fn text(seq: u32, from: u64) -> Text {

@@ -132,22 +132,12 @@ impl Session {
     }
 
     /// Judges a goodbye that the server said no later than `at_ms`.
-    /// If `is_clustered`, one node may release a session whose read it saw close, and another one
-    /// because nothing was heard there: the reason is that of the last one.
-    pub(crate) fn judge(
-        &self,
-        reason: Reason,
-        at_ms: u64,
-        (timeout_ms, grace_ms): (u64, u64),
-        is_clustered: bool,
-    ) -> Verdict {
-        let was_closed = || self.closings.iter().any(|closed| at_ms >= closed + grace_ms);
+    pub(crate) fn judge(&self, reason: Reason, at_ms: u64, limits: (u64, u64)) -> Verdict {
+        let (timeout_ms, grace_ms) = limits;
         let may_be = match reason {
             Reason::Left => self.may_leave,
-            Reason::Closed => was_closed(),
-            Reason::Timeout => {
-                at_ms >= self.alive_ms + timeout_ms || (is_clustered && was_closed())
-            }
+            Reason::Closed => self.closings.iter().any(|closed| at_ms >= closed + grace_ms),
+            Reason::Timeout => at_ms >= self.alive_ms + timeout_ms,
             // A kick ends no session.
             Reason::Removed => false,
         };
