@@ -57,8 +57,8 @@ pub(super) fn step(world: &mut World, source: &mut Source<'_>) {
             let name = channel(world, source);
             let last_id = speak::hub::ChannelName::parse(&name)
                 .map_or(0, |name| world.knowledge.last_id(name.key().as_str()));
-            let id = source.below(10) as i64;
-            let id = if id < 8 { last_id as i64 - id } else { id - 8 };
+            let back = (source.below(10) as u64).cast_signed();
+            let id = if back < 8 { last_id.cast_signed() - back } else { back - 8 };
             call.params.extend([("channel", name), ("id", id.to_string())]);
             let style = source.below(STYLES);
             call.send(world, place, style);
