@@ -31,6 +31,7 @@ pub enum Standing {
 }
 
 /// What a node has decided about a session that it holds.
+#[derive(Clone, Copy)]
 pub(super) struct Release {
     /// As in [`Command::Release`].
     pub(super) closed_position: Option<u64>,
