@@ -261,11 +261,13 @@ fn a_session_ends_everywhere_for_one_reason_at_one_time() {
         let channel = ledger.add_channel();
         let text = Text { channel: 1, ..text(2, 1) }.write();
         let (kind, from) = (Kind::Introduction, Some(1));
-        let arrival = Message { id: 1, kind, time: 1_100, from, text: Some(&text) };
+        let arrival =
+            Message { id: 1, kind, time: 1_100, from, is_owner: false, text: Some(&text) };
         ledger.see(channel, &arrival).unwrap();
         its(&mut ledger).lose_track();
         goodbye(&mut ledger, 2, Reason::Closed, 1_600).unwrap();
-        let end = Message { id: 2, kind: Kind::Goodbye(reason), time, from, text: None };
+        let end =
+            Message { id: 2, kind: Kind::Goodbye(reason), time, from, is_owner: false, text: None };
         assert_eq!(ledger.see(channel, &end).is_ok(), is_right, "{reason:?} at {time}");
     }
 }
