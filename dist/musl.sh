@@ -35,7 +35,9 @@ RUSTFLAGS="$FLAGS ${RUSTFLAGS-}" \
     cargo build --release --locked --target "$TARGET" $FEATURES $LIBRARY_OPTIONS
 PROGRAM=${CARGO_TARGET_DIR:-target}/$TARGET/release/speak
 if [ -n "$FEATURES" ]; then
-    # In one folder, the builds share their crates. Cargo calls both programs the same.
+    # In one folder, the builds share their crates. Cargo calls both programs the same. Each is a
+    # link to a file of Cargo's: `mv` refuses to replace one by another link to the same file.
+    rm -f "$PROGRAM-small"
     mv "$PROGRAM" "$PROGRAM-small"
     PROGRAM=$PROGRAM-small
 fi
