@@ -16,8 +16,12 @@ NAME=$(echo "$TARGET" | tr 'a-z-' 'A-Z_')
 COMPILER=$PROCESSOR-linux-gnu-gcc
 if [ "$PROCESSOR" = "$(uname -m)" ]; then COMPILER=gcc; fi
 case $TARGET in
-aarch64-*) .ci/deps "$COMPILER:gcc-aarch64-linux-gnu" ;;
-i686-*) .ci/deps "$COMPILER:gcc-i686-linux-gnu" ;;
+aarch64-*)
+    .ci/deps "$COMPILER:gcc-aarch64-linux-gnu" \
+        /usr/aarch64-linux-gnu/include/stdint.h:libc6-dev-arm64-cross ;;
+i686-*)
+    .ci/deps "$COMPILER:gcc-i686-linux-gnu" \
+        /usr/i686-linux-gnu/include/stdint.h:libc6-dev-i386-cross ;;
 riscv64gc-*) COMPILER=riscv64-linux-gnu-gcc ;;
 esac
 export "CC_$(echo "$TARGET" | tr - _)=$COMPILER"
