@@ -18,8 +18,8 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ")
 
 # Words that a request may leave in a log: the call, the status, the error's name.
 REQUEST = re.compile(
-    r"DEBUG ((read|write|introduce|goodbye|members|create|health|image-test|file|preflight"
-    r"|acme-challenge|redirect-https|none)"
+    r"DEBUG ((read|write|introduce|goodbye|members|create|remove|kick|health|image-test"
+    r"|file|preflight|acme-challenge|redirect-https|none)"
     r" \d{3}( [a-z_]+)?"
     r"|admin (/metrics|/health|none) \d{3})"
 )
