@@ -67,10 +67,11 @@ export RUST_TEST_THREADS ?= 4
 LOGS := $(CURDIR)/target/logs
 test: export SPEAK_TEST_LOGS := $(LOGS)
 
-.PHONY: help run test deps lint check-style audit musl musl-both musl-test processors dist client
+.PHONY: help run test rust-tests other-tests deps lint check-style
+.PHONY: audit musl musl-both musl-test processors dist client
 .PHONY: npm client-tools sim fuzz fuzz-keep fuzz-tools overload stress bench bench-full wrk
-.PHONY: bench-check bench-musl bench-journal bench-cluster bench-tools bench-build journal-test
-.PHONY: cluster-test tls-test fmt clean
+.PHONY: bench-check bench-musl bench-journal bench-cluster bench-tools bench-build
+.PHONY: stress-build journal-test cluster-test tls-test fmt clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -81,13 +82,20 @@ run: ## build and run the server with its demo, on ports 8080 and 7732
 
 test: deps ## all tests; first installs what they need, see `make deps`
 	rm -rf $(LOGS) && mkdir -p $(LOGS)
+	cargo test --locked --no-run
+	cargo build --locked
+	$(MAKE) --no-print-directory --jobs=2 rust-tests other-tests
+	python3 tests/secrets.py $(LOGS)
+
+# Two parts of `make test`, which run side by side.
+rust-tests:
 	cargo test --locked
 	cargo test $(SUPPORT)
-	cargo build --locked
+
+other-tests:
 	tests/conformance/run.sh target/debug/speak
 	tests/conformance/openapi/run.sh target/debug/speak
 	cd tests/browser && SPEAK_BIN=$(CURDIR)/target/debug/speak npm test
-	python3 tests/secrets.py $(LOGS)
 
 deps: ## install what the tests need: Debian packages (with sudo), npm and Python packages
 	@.ci/deps $(TEST_TOOLS)
@@ -177,12 +185,14 @@ overload: ## thousands of slow clients, 20,000 connects at once, 18,000 readers
 	SPEAK_OVERLOAD=1 cargo test --release --locked --test slow --test overload --test hostile -- \
 	    --nocapture --test-threads 1
 
-stress: ## many users, upgrades, kills: SECONDS=60 USERS=1000 UPGRADES=10 JOURNAL=always NODES=3
-	cargo build --release --locked
-	cargo build --release --locked --manifest-path tests/stress/Cargo.toml
+stress: stress-build ## upgrades, kills: SECONDS=60 USERS=1000 UPGRADES=10 JOURNAL=always NODES=3
 	$(STRESS) --speak target/release/speak --seconds $(SECONDS) --users $(USERS) \
 	    --upgrades $(UPGRADES) $(if $(SEED),--seed $(SEED)) \
 	    $(if $(JOURNAL),--journal $(JOURNAL)) --nodes $(NODES)
+
+stress-build:
+	cargo build --release --locked
+	cargo build --release --locked --manifest-path tests/stress/Cargo.toml
 
 bench: bench-tools ## Speak against nchan, nginx and a baseline, in under two minutes
 	$(BENCH) run --quick --speak target/release/speak

@@ -6,8 +6,8 @@
 //! be returned.
 //!
 //! With the two files of its folder, which make a build for musl as fast as one for glibc, this is
-//! the one place with `unsafe` besides `activation_fds.rs`. So it is part of the binary: the
-//! library, which handles all input, forbids `unsafe`.
+//! the one place with much `unsafe`. So it is part of the binary: the library, which handles all
+//! input, forbids `unsafe`.
 #![allow(unsafe_code)]
 
 #[cfg(any(target_env = "musl", test))]

@@ -4,6 +4,8 @@
 
 mod activation_fds;
 mod allocator;
+#[cfg(target_pointer_width = "64")]
+mod own_pages;
 #[cfg(all(target_env = "musl", not(debug_assertions)))]
 mod unwinder;
 
@@ -60,5 +62,7 @@ fn start(options: &Options, activated: Vec<ActivatedSocket>) -> Result<Server, S
     for line in options::unknown_variables(names, &known) {
         log::warn!("{line}");
     }
+    #[cfg(target_pointer_width = "64")]
+    own_pages::release();
     Ok(server)
 }
