@@ -73,7 +73,8 @@ test("README: the sample asks for a name, talks, and keeps a text that is refuse
 
 test("every property and option of the types is on the page", () => {
   const types = readFileSync(new URL("../../../src/web/speak.d.ts", import.meta.url), "utf8");
-  const names = new Set(Array.from(types.matchAll(/^ {2}(?:readonly )?(\w+)\??[:(]/gm), ([, it]) => it));
+  const found = types.matchAll(/^ {2}(?:readonly )?(\w+)\??[:(]/gm);
+  const names = new Set(Array.from(found, ([, name]) => name));
   assert.ok(names.size > 40, "the names are found");
   const text = readFileSync(new URL(`../../../${PAGE}`, import.meta.url), "utf8");
   const missing = [...names].filter((name) => !new RegExp(`\\b${name}\\b`).test(text));

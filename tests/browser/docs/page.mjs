@@ -37,7 +37,8 @@ export function blocks(page) {
 }
 
 /** Returns a text of a page with the address of a server. */
-export const withServer = (text, server) => text.replaceAll(SERVER, server.endpoints[0].slice(0, -1));
+export const withServer = (text, { endpoints: [endpoint] }) =>
+  text.replaceAll(SERVER, endpoint.slice(0, -1));
 
 /** Node, with a WebSocket also in Node 20. */
 export const NODE = [

@@ -51,9 +51,12 @@ function talk(t, room, options) {
   return { chat, texts };
 }
 
-const isThere = ({ chat }, name) => until(() => chat.members.find((one) => one.name === name), name);
+const isThere = ({ chat }, name) =>
+  until(() => chat.members.find((one) => one.name === name), name);
 const lines = (page, selector = "#log li") =>
   page.$$eval(selector, (items) => items.map((item) => item.textContent));
+const classes = (page, selector) =>
+  page.$$eval(selector, (items) => items.map((item) => [item.className, item.textContent]));
 const state = (page) => page.evaluate(() => eval("chat").state.state);
 const isConnected = (page) => until(async () => (await state(page)) === "connected", "connected");
 
@@ -67,7 +70,7 @@ test("no recipe is without a test", () => {
     "html A look of one's own",
     "html A text that is not sent yet",
     "html While the server is away",
-    "html The server began anew",
+    "html The server started from scratch",
   ]);
   for (const heading of ["A bot in Node", "A bot in Python"]) {
     const text = recipe(heading, heading === "A bot in Node" ? "js" : "python");
@@ -120,7 +123,8 @@ test("the bot in Python answers, and comes back after a restart of the server", 
 
 test("a page shows what the backend publishes in the feed", async (t) => {
   const feed = await server.call("create", { kind: "feed" });
-  const page = await open(t, "A live feed from a backend", (text) => text.replace("~b…", feed.read));
+  const named = (text) => text.replace("~b…", feed.read);
+  const page = await open(t, "A live feed from a backend", named);
   assert.equal(await goals(page), "0");
   project.write("backend.js", withServer(recipe("A live feed from a backend", "js"), server));
   const backend = start([...NODE, "backend.js"], project.folder, { FEED: feed.write });
@@ -137,7 +141,7 @@ test("a page tells its own texts, those of others, whispers and notes apart", as
   await bob.chat.say("hello");
   await bob.chat.whisper(ada, "psst");
   await until(async () => (await lines(page)).includes("Bob: psst"), "all arrives");
-  const items = await page.$$eval("#log li", (all) => all.map((it) => [it.className, it.textContent]));
+  const items = await classes(page, "#log li");
   assert.deepEqual(items, [
     ["note", "Ada is here"],
     ["note", "Bob is here"],
@@ -168,13 +172,10 @@ test("a text is pending until it is sent, and one that failed is sent again", as
   await until(async () => (await state(page)) === "waiting", "the page notices");
   await say("later");
   await page.click("#pending button");
-  assert.deepEqual(
-    await page.$$eval("#pending li", (all) => all.map((it) => [it.className, it.textContent])),
-    [
-      ["sending", "later"],
-      ["sending", "far too long for a server with such a limit"],
-    ],
-  );
+  assert.deepEqual(await classes(page, "#pending li"), [
+    ["sending", "later"],
+    ["sending", "far too long for a server with such a limit"],
+  ]);
   const back = await startServer({ ports: own.ports });
   t.after(() => back.stop());
   await until(async () => (await lines(page, "#pending li")).length === 0, "both are sent");
@@ -196,9 +197,9 @@ test("a notice tells that the server is away, and goes when it is back", async (
   await page.evaluate(() => eval("chat").leave());
 });
 
-test("a page notices that the server began anew", async (t) => {
+test("a page notices that the server started from scratch", async (t) => {
   const own = await startServer();
-  const page = await open(t, "The server began anew", undefined, own);
+  const page = await open(t, "The server started from scratch", undefined, own);
   await isConnected(page);
   await page.evaluate(() => eval("chat").say("before"));
   await until(async () => (await lines(page)).length === 1, "it arrives");
