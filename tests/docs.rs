@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 
 use examples::Session;
 
-const PAGES: [&str; 23] = [
+const PAGES: [&str; 26] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -27,8 +27,10 @@ const PAGES: [&str; 23] = [
     "docs/README.md",
     "docs/api.md",
     "docs/capacity.md",
+    "docs/client.md",
     "docs/cluster.md",
     "docs/doctor.md",
+    "docs/examples/README.md",
     "docs/internals/build.md",
     "docs/internals/claims.md",
     "docs/internals/decisions.md",
@@ -36,6 +38,7 @@ const PAGES: [&str; 23] = [
     "docs/internals/testing.md",
     "docs/operating.md",
     "docs/proxies.md",
+    "docs/recipes.md",
     "docs/service.md",
     "docs/tls.md",
     "docs/troubleshooting.md",

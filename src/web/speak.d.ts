@@ -16,8 +16,8 @@ export function create(kind?: "inbox", options?: CreateOptions): Promise<InboxNa
 export function create(kind: "feed", options?: CreateOptions): Promise<FeedNames>;
 export function create(kind: "room", options?: CreateOptions): Promise<RoomNames>;
 
-/** `server`: as in the options of `join`. */
-export type CreateOptions = Pick<Options, "server">;
+/** `server` as in the options of `join`. The call rejects when `signal` is aborted. */
+export type CreateOptions = Pick<Options, "server" | "signal">;
 /** `read` is the secret. */
 export type InboxNames = { read: string; write: string };
 /** `write` is the secret. */
@@ -65,7 +65,7 @@ export interface Options {
   share?: boolean;
   /** True to receive the retained messages on joining. Default: true. */
   history?: boolean;
-  /** Leaves the room when it is aborted, as leave() does. */
+  /** Leaves the room when it is aborted, as leave() does: what waits to be sent rejects. */
   signal?: AbortSignal;
 }
 
@@ -117,6 +117,13 @@ export interface Chat {
    */
   kick(member: Member | number, options?: { seconds?: number; message?: string }): Promise<void>;
   /**
+   * Pages back: resolves with up to `count` (50) messages before the oldest one that the page has
+   * got, from an event or from here. Waits for the chat to connect, and for texts that were said
+   * before. No event follows, and the chat stays where it is. With `history: true`, the page gets
+   * everything that is retained anyway.
+   */
+  history(count?: number): Promise<History>;
+  /**
    * Says goodbye. Rejects the texts that wait to be sent. No event follows. Without this call, a
    * member is gone two seconds after its last tab has closed, unless that was a reload.
    */
@@ -163,6 +170,16 @@ export interface Message {
   whisper: boolean;
   /** Recipient of a whisper that the page's own member sent. */
   to?: Member;
+}
+
+export interface History {
+  /**
+   * Oldest first. Whispers are not among them, and they may be fewer than `count`: removals count
+   * too. A name is the newest one of the sender that the page has heard of.
+   */
+  messages: Message[];
+  /** False if the server retains none before these. */
+  more: boolean;
 }
 
 export interface Removal {

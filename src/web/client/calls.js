@@ -25,8 +25,9 @@ export async function post(url, body, signal) {
     cache: "no-store",
     referrerPolicy: "no-referrer",
   });
-  const retryAfter = response.headers.get("Retry-After");
-  return { ...(await response.json()), retryAfter };
+  const answer = await response.json();
+  if (answer.error) answer.retryAfter = response.headers.get("Retry-After");
+  return answer;
 }
 
 /**
@@ -36,16 +37,13 @@ export async function post(url, body, signal) {
  */
 export const loadScript = (url, query, signal) =>
   new Promise((resolve, reject) => {
-    /** @type {any} */
-    const globals = globalThis;
     const element = document.createElement("script");
     const callback = `_${Math.random().toString(36).slice(2)}`;
     query.append("callback", callback);
-    query.append("_", callback);
-    globals[callback] = resolve;
+    /** @type {any} */ (globalThis)[callback] = resolve;
     // A script cannot be cancelled. Its callback stays until the script has loaded, however late.
     element.onload = element.onerror = () => {
-      delete globals[callback];
+      delete (/** @type {any} */ (globalThis)[callback]);
       element.remove();
       reject(new Error("nothing loaded"));
     };
@@ -54,6 +52,9 @@ export const loadScript = (url, query, signal) =>
     element.src = `${url}?${query}`;
     document.head.append(element);
   });
+
+/** Time limit of a call. */
+const CALL_MS = 10000;
 
 /**
  * Calls within a time limit: a network that loses a call does not report it. Throws a SpeakError
@@ -65,7 +66,7 @@ export const loadScript = (url, query, signal) =>
  * @param {number} [ms] time limit
  * @param {AbortController} [controller] ends the call early
  */
-export async function ask(call, url, values, ms = 10000, controller = new AbortController()) {
+export async function ask(call, url, values, ms = CALL_MS, controller = new AbortController()) {
   const timer = setTimeout(() => controller.abort(new Error("timed out")), ms);
   try {
     return checked(await call(url, form(values), controller.signal));

@@ -2,6 +2,7 @@
 
 import { ask, post } from "./calls.js";
 import { emit } from "./events.js";
+import { pageBack } from "./history.js";
 import { call } from "./line.js";
 import { run } from "./loop.js";
 import { watchPage } from "./page.js";
@@ -12,7 +13,7 @@ import { introduction, keepMember, restoreMember } from "./session.js";
 import { createState } from "./state.js";
 import { report } from "./status.js";
 import { joinTabs, leaveTabs } from "./tabs.js";
-import { baseUrl, form, oneLine } from "./values.js";
+import { baseUrl, oneLine } from "./values.js";
 
 /** @typedef {import("./state.js").Chat} Chat */
 
@@ -25,14 +26,15 @@ export function join(room, options = {}) {
     members: [],
     me: null,
     say(text) {
-      text = `${form({ text: `${text}` }).get("text")}`; // as the server will send it back
+      // As the server will send it back: without halves of surrogate pairs.
+      text = /** @type {string} */ (new URLSearchParams({ text }).get("text"));
       return send(chat, { text, act: () => write(chat.owner, text) });
     },
     async whisper(member, text) {
       const { connection = member } = /** @type {any} */ (member);
       const to = chat.members.get(connection);
       const inbox = to?.inbox;
-      if (!inbox) throw new Error("gone, or takes no whispers");
+      if (!inbox) throw new Error("takes no whispers");
       const sent = await send(chat, { to, act: () => write(inbox, text) });
       const from = chat.me?.connection;
       const copy = { ...sent, type: "message", time: Date.now(), from, message: text };
@@ -44,9 +46,9 @@ export function join(room, options = {}) {
       if (whisper) throw new Error("a whisper"); // its id may be that of a message in the room
       return send(chat, { act: () => call(chat, "remove", { channel: chat.owner, id }) });
     },
-    async kick(member, { seconds, message } = {}) {
+    async kick(member, options) {
       const { connection = member } = /** @type {any} */ (member);
-      const values = { channel: chat.owner, connection, seconds, message };
+      const values = { ...options, channel: chat.owner, connection };
       await send(chat, { to: member, act: () => call(chat, "kick", values) });
     },
     async rename(text) {
@@ -55,26 +57,37 @@ export function join(room, options = {}) {
       await send(chat, { act: () => call(chat, "introduce", introduction(chat, name)) });
       chat.name = name;
     },
+    history: (count = 50) => send(chat, { act: () => pageBack(chat, count) }),
     async leave() {
       const me = chat.isLeader && chat.me;
       finish(chat);
       if (me) await call(chat, "goodbye", me).catch(() => {});
-      chat.reader?.close();
     },
   };
   const chat = createState(api, options.server ?? Speak.server, options);
   /** @param {string} channel @param {string} message */
   const write = (channel, message) => call(chat, "write", { channel, message, ...chat.me });
   start(chat);
-  const { signal } = options;
-  signal?.addEventListener("abort", api.leave);
-  if (signal?.aborted) api.leave();
+  onAbort(options.signal, api.leave);
   return api;
 }
 
 /** @type {(kind?: any, options?: import("../speak.js").CreateOptions) => Promise<any>} */
-export async function create(kind, { server = Speak.server } = {}) {
-  return ask(post, `${baseUrl(server)}create`, { kind });
+export async function create(kind, { server = Speak.server, signal } = {}) {
+  const controller = new AbortController();
+  onAbort(signal, () => controller.abort(signal?.reason));
+  return ask(post, `${baseUrl(server)}create`, { kind }, undefined, controller);
+}
+
+/**
+ * Calls the function when the page aborts, or if it has already.
+ *
+ * @param {AbortSignal | undefined} signal
+ * @param {() => void} act
+ */
+function onAbort(signal, act) {
+  signal?.addEventListener("abort", act);
+  if (signal?.aborted) act();
 }
 
 /** @param {Chat} chat */
@@ -90,6 +103,7 @@ function start(chat) {
 /** @param {Chat} chat */
 function stop(chat) {
   chat.lifetime?.abort();
+  chat.reader?.close();
   chat.retry.end();
   leaveTabs(chat);
   chat.isStale = true;
@@ -103,7 +117,6 @@ function stop(chat) {
 function hide(chat) {
   keepMember(chat);
   stop(chat);
-  chat.reader?.close();
   addEventListener("pageshow", () => start(chat), { once: true });
 }
 

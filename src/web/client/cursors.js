@@ -27,7 +27,7 @@ export function restart({ cursor, emitted }, i) {
  * @param {number} i number of the channel
  * @param {import("./protocol.js").Part} part
  */
-export function advance({ cursor, emitted }, i, { missed, next_id }) {
-  cursor[i] = missed ? 0 : next_id;
-  emitted[i] = Math.max(emitted[i], next_id);
+export function advance({ cursor, emitted }, i, part) {
+  cursor[i] = part.missed ? 0 : part.next_id;
+  emitted[i] = Math.max(emitted[i], part.next_id);
 }

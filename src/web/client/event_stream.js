@@ -25,14 +25,12 @@ export function answerOf(channels, { data, lastEventId }) {
 }
 
 /** @type {import("./stream_reader.js").Open} */
-export function openEventStream(endpoint, receive, values) {
+export function openEventStream(endpoint, receive, values, onMissed) {
   // If a proxy turns the stream into a plain read, the server answers the read at once.
-  /** @type {EventSource & Pick<import("./stream_reader.js").Source, "onmissed">} */
   const source = new EventSource(`${endpoint}read?${form(values)}&timeout=0`);
   source.onmessage = (event) => receive(answerOf(values.channel, event));
   // A read reports more exactly what was lost.
-  const onLoss = () => source.onmissed?.();
-  source.addEventListener("missed", onLoss);
-  source.addEventListener("reset", onLoss);
+  source.addEventListener("missed", onMissed);
+  source.addEventListener("reset", onMissed);
   return source;
 }

@@ -9,7 +9,6 @@ import { sleep } from "./waiting.js";
 
 /** @typedef {import("./state.js").Chat} Chat */
 
-const CALL_MS = 10000;
 /** Time limit of a read that follows a check: the user may be watching. */
 const CHECK_MS = 2500;
 const PROBE_MS = 3000;
@@ -24,7 +23,7 @@ const MAX_RETRY_MS = 30000;
  * @param {number} [ms] time limit
  * @param {AbortController} [controller]
  */
-export async function call(chat, path, values, ms = CALL_MS, controller) {
+export async function call(chat, path, values, ms, controller) {
   const began = Date.now();
   const answer = await ask(chat.transport.call, chat.endpoint + path, values, ms, controller);
   chat.latency = Date.now() - began;
@@ -39,7 +38,7 @@ export async function call(chat, path, values, ms = CALL_MS, controller) {
  * @param {object} values
  */
 export function attempt(chat, path, values) {
-  const ms = Date.now() - /** @type {number} */ (chat.checkedAt) < 1000 ? CHECK_MS : CALL_MS;
+  const ms = Date.now() - /** @type {number} */ (chat.checkedAt) < 1000 ? CHECK_MS : undefined;
   return call(chat, path, values, ms, (chat.attempt = new AbortController()));
 }
 

@@ -80,8 +80,9 @@ async function read(chat, signal) {
   chat.isStale = chat.cursor.includes(0) || (!chat.isLeader && from !== position(chat));
   chat.failures = 0;
   // A stream that is not open yet reports when it opens.
-  if (chat.isLeader && !chat.reader?.isOpen()) report(chat, {}, { from, answer });
-  else reportConnected(chat, { from, answer });
+  const news = { from, answer };
+  if (chat.isLeader && !chat.reader?.isOpen()) report(chat, {}, news);
+  else reportConnected(chat, news);
   improve(chat);
   return true;
 }

@@ -10,13 +10,12 @@
  * @param {Omit<import("./protocol.js").WireMessage, "type" | "time">} introduction
  * @param {boolean} own
  */
-export function addMember({ names, members }, { id, from, message = "", owner }, own) {
-  const connection = /** @type {number} */ (from);
+export function addMember({ names, members }, { id, from: connection, message = "", owner }, own) {
   const [name, address] = message.split("\n");
   // Only a pair is an inbox. Else a member could name a room, and whispers would be public.
   const inbox = /^~w/.test(address) ? address : undefined;
   names.set(connection, name);
-  members.set(connection, { connection, id, name, own, owner, inbox });
+  members.set(connection, /** @type {any} */ ({ connection, id, name, own, owner, inbox }));
   return name;
 }
 
@@ -36,5 +35,5 @@ export function removeName(list, id) {
  *
  * @param {Members} list
  */
-export const listMembers = ({ members }) =>
-  [...members.values()].sort((a, b) => a.connection - b.connection);
+export const listMembers = (list) =>
+  [...list.members.values()].sort((a, b) => a.connection - b.connection);

@@ -24,7 +24,7 @@ export function applyAnswer(chat, from, answer) {
     chat.doubts = 0; // the streams ended with the server
     chat.names.clear();
     chat.ownConnections = new Set(chat.me && [chat.me.connection]);
-    chat.lastSentId = 0;
+    chat.lastSentId = chat.oldest = 0;
   }
   chat.epoch = answer.epoch;
   parts(answer).forEach((part, i) => {
@@ -34,8 +34,9 @@ export function applyAnswer(chat, from, answer) {
     // What came after the member's introduction is no history, nor is anything in a new inbox.
     const joinedId = /** @type {number} */ (chat.joinedId);
     for (const message of part.messages) {
-      const isHistory = skipsHistory && !(joinedId < (i ? Infinity : message.id));
+      const isHistory = skipsHistory && !(i ? joinedId : joinedId < message.id);
       const isNew = message.id >= chat.emitted[i] && !isHistory;
+      if (isHistory && !i) chat.oldest = message.id + 1; // the room's: a whisper is never history
       if (applyMessage(chat, message, isNew, i > 0 || chat.isBlind)) hasChanged = true;
     }
     advance(chat, i, part);
@@ -59,15 +60,13 @@ export function applyAnswer(chat, from, answer) {
  * @param {import("./state.js").Member} [to] recipient of the member's own whisper
  */
 export function applyMessage(chat, message, isNew, whisper, to) {
-  let { message: text = "", ...rest } = message;
-  const { id, type, from, reason, of } = rest;
+  const { id, type, from, reason, of } = message;
   const { me, pending } = chat;
-  const own = chat.ownConnections.has(from);
+  const { text, own, removed } = eventOf(chat, message);
   const isText = type === "message";
-  const removed = type === "removed";
   if (whisper && !isText) return false;
   if (type === "introduction") {
-    text = addMember(chat, message, own);
+    addMember(chat, message, own);
     // Another tab may have renamed this member. A name that was removed is not its wish.
     if (from === me?.connection) chat.name = text || chat.name;
   } else if (type === "goodbye") {
@@ -78,7 +77,7 @@ export function applyMessage(chat, message, isNew, whisper, to) {
     }
   } else if (of) {
     removeName(chat, of);
-    if (isNew) emit(chat, "removal", rest);
+    if (isNew) emit(chat, "removal", message);
     return true;
   } else if (!isText) {
     if (!removed) return false; // of a newer server
@@ -86,9 +85,30 @@ export function applyMessage(chat, message, isNew, whisper, to) {
     // The text that is being sent has arrived, even if its answer is lost.
     if (id > chat.lastSentId && text === pending.text) pending.id ??= id;
   }
-  if (isNew) {
-    const name = chat.names.get(from);
-    emit(chat, "message", { ...rest, name, text, own, removed, whisper, to });
-  }
+  if (isNew) emit(chat, "message", eventOf(chat, message, whisper, to));
   return !isText;
+}
+
+/**
+ * Returns a message as the page gets it. An introduction has the member's name, and in a second
+ * line its inbox.
+ *
+ * @param {Chat} chat
+ * @param {import("./protocol.js").WireMessage} message
+ * @param {boolean} [whisper]
+ * @param {import("./state.js").Member} [to]
+ * @returns {any} a Message of speak.d.ts
+ */
+export function eventOf({ names, ownConnections }, message, whisper = false, to) {
+  const { message: text = "", ...rest } = message;
+  const { type, from } = rest;
+  return {
+    ...rest,
+    name: names.get(from),
+    text: type === "introduction" ? text.split("\n")[0] : text,
+    own: ownConnections.has(from),
+    removed: type === "removed",
+    whisper,
+    to,
+  };
 }

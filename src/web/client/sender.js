@@ -15,7 +15,7 @@ import { nextChange, notify, sleep } from "./waiting.js";
  * Something to send.
  *
  * @typedef {object} Item
- * @property {() => Promise<{ id: number }>} act makes the call
+ * @property {() => Promise<any>} act makes the call
  * @property {string} [text] by which the reader recognizes it in the room
  * @property {number} [id] if the reader has found it there
  * @property {unknown} [to] member that it is for: nothing in the room tells whether it has arrived
@@ -29,7 +29,7 @@ const MAX_ATTEMPTS = 5;
  *
  * @param {Chat} chat
  * @param {Item} item
- * @returns {import("../speak.js").Sending}
+ * @returns {any} a Sending, of what act() returns
  */
 export function send(chat, item) {
   /** @type {any} a promise, which gets what the page may know besides */
@@ -43,31 +43,28 @@ export function send(chat, item) {
   });
 }
 
-/** @param {Chat} chat @param {Item} item @returns {Promise<{ id: number }>} */
+/** @param {Chat} chat @param {Item} item @returns {Promise<any>} */
 async function sendWithRetry(chat, item) {
-  let isHeld = false;
+  /** @type {unknown} */
+  let hold; // while the server is too busy
   for (let attempts = 1; ;) {
     if (item.id) return { id: (chat.lastSentId = item.id) };
-    while (isHeld || !isReady(chat)) {
+    while (hold || !isReady(chat)) {
       if (is(chat, "left")) throw new Error("left");
       await nextChange(chat);
     }
     const { me } = chat;
     chat.pending = item;
     try {
-      const { id } = await item.act();
-      if (!item.to) chat.lastSentId = id;
-      return { id };
+      const answer = await item.act();
+      if (answer.id && !item.to) chat.lastSentId = answer.id;
+      return answer;
     } catch (/** @type {any} */ error) {
       if (forgetConnection(chat, error, me)) {
         goHome(chat);
         if (chat.transport.open) chat.reader?.close(); // it did not report the end: it may be dead
       } else if (isTransient(error)) {
-        isHeld = true;
-        sleep(1000 * error.retryAfter || 1000).then(() => {
-          isHeld = false;
-          notify(chat);
-        });
+        hold = sleep(1000 * error.retryAfter || 1000).then(() => (hold = notify(chat)));
       } else {
         if (error.status || item.to || chat.isBlind) throw error;
         await findOut(chat);

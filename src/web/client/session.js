@@ -57,8 +57,9 @@ export function forgetConnection(session, { name }, credentials) {
  *
  * @param {Session} session
  */
-export function keepMember({ me, pair, name, key, place }) {
-  if (me) kept(place, JSON.stringify({ me, pair, name, key }));
+export function keepMember(session) {
+  const { me, pair, name, key } = session;
+  if (me) kept(session.place, JSON.stringify({ me, pair, name, key }));
 }
 
 /**

@@ -26,7 +26,7 @@ import { createPause } from "./waiting.js";
  *
  * @typedef {object} Session
  * @property {string} name empty for a page that only reads, unseen
- * @property {boolean} hasInbox whether the member accepts whispers
+ * @property {unknown} hasInbox whether the member accepts whispers
  * @property {{ read: string, write: string }} [pair] the inbox, after the first connect
  * @property {import("./protocol.js").Credentials | null} [me] while introduced
  * @property {number} [joinedId] id of the introduction, if this page has made it
@@ -51,6 +51,7 @@ import { createPause } from "./waiting.js";
  * @property {string} [epoch] name of the server's numbering, after the first answer
  * @property {number[]} cursor where the next read of each channel begins: its `from_id`
  * @property {number[]} emitted messages below these ids were events, even if the cursor goes back
+ * @property {number} oldest id before which the page has got no message of the room; 0: all
  * @property {boolean} isStale the server may have more: the next read does not wait
  */
 
@@ -95,19 +96,30 @@ import { createPause } from "./waiting.js";
 /** @typedef {Wishes & Session & Members & Cursors & Line & Sending & Life} Chat */
 
 /**
+ * What the first connect and the first answer set. No other module needs it before.
+ *
+ * @typedef {Pick<Chat, "endpoint" | "home" | "lastSentId" | "oldest">} Later
+ */
+
+/**
  * @param {Chat["api"]} api
  * @param {string} server
  * @param {Options} options
  * @returns {Chat}
  */
 export function createState(api, server, options) {
-  const { endpoint = "auto", transport = "auto" } = options;
-  const { history = true, inbox = true, share = true } = options;
   const { room } = api;
-  const { owner = room } = options;
+  const {
+    endpoint = "auto",
+    transport = "auto",
+    owner = room,
+    history = true,
+    inbox = true,
+    share = true,
+  } = options;
   const isBlind = /^~[wf]/.test(room);
   const name = /^~[rb]/.test(owner) ? "" : oneLine(options.name); // these names only read
-  const hasInbox = Boolean(name && inbox);
+  const hasInbox = name && inbox;
   const place = JSON.stringify(["speak", (server = baseUrl(server)), room, owner]);
   const transports = usableTransports(transport);
   return {
@@ -116,9 +128,10 @@ export function createState(api, server, options) {
     ...{ names: new Map(), members: new Map() },
     ...{ cursor: hasInbox && !isBlind ? [0, 0] : [0], emitted: [0, 0], isStale: true },
     ...chooseEndpoints(server, endpoint),
-    ...{ endpoint: "", home: "", transports, transport: transports[0] },
+    ...{ transports, transport: transports[0] },
+    ...(/** @type {Later} */ ({})),
     ...{ failures: 0, doubts: 0, retry: createPause() },
-    ...{ queue: Promise.resolve(), lastSentId: 0 },
+    queue: Promise.resolve(),
     waiters: [],
   };
 }

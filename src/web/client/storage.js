@@ -10,8 +10,8 @@
  */
 export function kept(key, value) {
   try {
-    const old = sessionStorage.getItem(key);
-    if (value != null) sessionStorage.setItem(key, value);
+    const old = sessionStorage[key];
+    if (value != null) sessionStorage[key] = value;
     return old;
   } catch {
     return null; // storage may be forbidden, or missing

@@ -24,7 +24,6 @@ import { createPause } from "./waiting.js";
  * @property {((event: any) => void) | null} onopen
  * @property {((event: any) => void) | null} onerror
  * @property {((event: any) => void) | null} [onclose]
- * @property {() => void} [onmissed] a read has to report what was lost
  * @property {() => void} close
  */
 
@@ -35,6 +34,7 @@ import { createPause } from "./waiting.js";
  * @param {string} endpoint
  * @param {(answer: Answer) => void} receive
  * @param {Omit<ReadValues, "timeout">} values
+ * @param {() => void} onMissed called if a read has to report what was lost
  * @returns {Source}
  */
 
@@ -42,8 +42,8 @@ import { createPause } from "./waiting.js";
  * Stream that is open, or opens.
  *
  * @typedef {object} Stream
- * @property {Omit<ReadValues, "timeout">} values that it was opened with
- * @property {string} from the read that it answers next
+ * @property {Omit<ReadValues, "timeout">} opened values that it was opened with
+ * @property {string} expects the read that it answers next
  * @property {Answer[]} received
  * @property {Source} [source]
  * @property {number} timeoutMs silence after which a read has to find out if something was lost
@@ -77,8 +77,8 @@ export function streamReader(open, endpoint, onOpen) {
   function begin(values) {
     /** @type {Stream} */
     const current = {
-      values,
-      from: JSON.stringify(values),
+      opened: values,
+      expects: JSON.stringify(values),
       received: [],
       timeoutMs: MIN_SILENCE_MS,
       began: Date.now(),
@@ -97,6 +97,10 @@ export function streamReader(open, endpoint, onOpen) {
         endpoint,
         guarded((answer) => current.received.push(answer)),
         values,
+        () => {
+          current.began = 0; // no fault of the stream
+          end(0);
+        },
       );
       current.source = source;
       source.onopen = () => {
@@ -104,10 +108,6 @@ export function streamReader(open, endpoint, onOpen) {
         if (stream === current) onOpen();
       };
       source.onerror = source.onclose = end;
-      source.onmissed = () => {
-        current.began = 0; // no fault of the stream
-        end(0);
-      };
     } catch {
       end(0); // the page's policy may forbid streams
     }
@@ -126,8 +126,8 @@ export function streamReader(open, endpoint, onOpen) {
    *
    * @param {Stream} failed
    */
-  function fail({ heard, began }) {
-    const isShort = !(/** @type {number} */ (heard) - began >= LONG_MS);
+  function fail(failed) {
+    const isShort = !(/** @type {number} */ (failed.heard) - failed.began >= LONG_MS);
     close();
     throw Object.assign(new Error("the stream ended"), { isShort });
   }
@@ -136,7 +136,7 @@ export function streamReader(open, endpoint, onOpen) {
   function takeNext(current) {
     const answer = /** @type {Answer} */ (current.received.shift());
     const from_id = parts(answer).map((part) => part.next_id);
-    current.from = JSON.stringify({ ...current.values, from_id, epoch: answer.epoch });
+    current.expects = JSON.stringify({ ...current.opened, from_id, epoch: answer.epoch });
     current.timeoutMs = MAX_SILENCE_MS;
     current.timedOut = false;
     return answer;
@@ -145,8 +145,8 @@ export function streamReader(open, endpoint, onOpen) {
   /** @param {ReadValues} values */
   async function next({ timeout, ...values }) {
     const from = JSON.stringify(values);
-    while (stream?.received[0] && stream.from !== from) takeNext(stream); // a read was faster
-    if (stream?.from !== from) {
+    while (stream?.received[0] && stream.expects !== from) takeNext(stream); // a read was faster
+    if (stream?.expects !== from) {
       if (stream?.timedOut) fail(stream); // it lost what a read brought
       close();
       begin(values);

@@ -34,7 +34,7 @@ export function joinTabs(chat, signal) {
     return new Promise((resolve) => (signal.onabort = resolve));
   };
   // Programs without a page have no tabs, even if they have locks.
-  if (chat.share && globalThis.document && navigator.locks && globalThis.BroadcastChannel) {
+  if (chat.share && globalThis.document && navigator.locks) {
     const bus = (chat.bus = new BroadcastChannel(chat.key));
     bus.onmessage = ({ data }) => onMessage(chat, data);
     bus.postMessage(ASK);
@@ -65,13 +65,13 @@ export const wakeLeader = (chat) => chat.bus?.postMessage(WAKE);
 
 /** @param {Chat} chat @param {any} data */
 function onMessage(chat, data) {
+  const { now, from, answer, ...member } = data;
   chat.retry.end();
   if (chat.isLeader) {
     if (data === WAKE) check(chat);
     broadcast(chat);
   } else if (data.pair) {
-    const { me, ownConnections, pair, name, now, from, answer } = data;
-    Object.assign(chat, { isLeader: false, me, ownConnections, pair, name });
+    Object.assign(chat, member, { isLeader: false });
     if (answer) applyAnswer(chat, from, answer);
     chat.isStale ||= now !== position(chat);
     notify(chat);

@@ -21,15 +21,14 @@ export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 export function createPause() {
   let wake = () => {};
   return {
-    async wait(ms) {
-      /** @type {ReturnType<typeof setTimeout> | undefined} */
-      let timer;
-      await new Promise((/** @type {(value?: unknown) => void} */ resolve) => {
-        wake = resolve;
-        timer = setTimeout(resolve, ms);
-      });
-      clearTimeout(timer);
-    },
+    wait: (ms) =>
+      new Promise((resolve) => {
+        const timer = setTimeout(resolve, ms);
+        wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      }),
     end: () => wake(),
   };
 }

@@ -279,15 +279,11 @@ export class Simulation {
   }
 }
 
-/** Creates what a browser has as sessionStorage of one tab. */
-export function newStorage(from) {
-  const items = new Map(from);
-  return {
-    items,
-    getItem: (key) => items.get(key) ?? null,
-    setItem: (key, value) => items.set(key, `${value}`),
-  };
-}
+/** Creates what a browser has as sessionStorage of one tab: a property is an item. */
+export const newStorage = (from) =>
+  new Proxy(Object.assign(Object.create(null), from), {
+    set: (items, key, value) => Reflect.set(items, key, `${value}`),
+  });
 
 /** Returns the events of an answer in an event stream, in order: [name of the event, fields]. */
 function events({ epoch, channels, ...only }, from) {
@@ -439,7 +435,7 @@ class Page {
 
   /** Opens the page in a new tab that has a copy of this tab's storage. */
   duplicate() {
-    const storage = newStorage(this.storage.items);
+    const storage = newStorage(this.storage);
     return this.simulation.openPage({ ...this.options, storage });
   }
 
@@ -467,6 +463,7 @@ class Page {
 
   #fetch(url, { body, signal, keepalive }) {
     return new Promise((resolve, reject) => {
+      if (signal.aborted) return reject(signal.reason);
       const onAnswer = ({ [FIELDS]: fields = {}, ...answer }) =>
         resolve({ json: async () => answer, headers: new Headers(fields) });
       const onFailure = () => reject(new TypeError("Failed to fetch"));

@@ -479,7 +479,7 @@ for (const [what, [fault, most]] of Object.entries(BARRIERS)) {
     assert.deepEqual([opened(sim, "websocket"), opened(sim, "eventsource")], [2, 2]);
     assert.deepEqual([chat.names(), sim.server.names("lobby")], [["Josh"], ["Josh"]]);
     await sim.clock.advance(100_000);
-    assert.equal(stored.getItem("speak"), "fetch");
+    assert.equal(stored.speak, "fetch");
   });
 }
 
@@ -536,7 +536,7 @@ test("if storage is forbidden, each page finds the transport by itself", async (
   };
   for (let i = 1; i <= 2; i++) {
     const { page, chat } = await joined(sim, {
-      storage: { getItem: forbidden, setItem: forbidden },
+      storage: new Proxy({}, { get: forbidden, set: forbidden }),
     });
     await sim.clock.advance(4000);
     assert.deepEqual(
@@ -558,6 +558,6 @@ test("an unreachable server is no reason to change the transport", async () => {
     sim.isOnline = true;
     await sim.clock.until(connected(chat));
     await sim.clock.advance(1000);
-    assert.deepEqual([chat.state.transport, stored.getItem("speak")], ["websocket", null]);
+    assert.deepEqual([chat.state.transport, stored.speak], ["websocket", undefined]);
   }
 });
