@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 
 use examples::Session;
 
-const PAGES: [&str; 23] = [
+const PAGES: [&str; 24] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -29,6 +29,7 @@ const PAGES: [&str; 23] = [
     "docs/capacity.md",
     "docs/cluster.md",
     "docs/doctor.md",
+    "docs/element.md",
     "docs/internals/build.md",
     "docs/internals/claims.md",
     "docs/internals/decisions.md",

@@ -1,5 +1,5 @@
-//! Files that the binary contains: the browser client and the demo chat. `build.rs` compresses
-//! them.
+//! Files that the binary contains: the browser client, its element, and the demo chat. `build.rs`
+//! compresses them.
 
 /// A file that the server serves.
 #[derive(Debug)]
@@ -49,11 +49,12 @@ const NO_CACHE: &str = "no-cache";
 /// For the client: pages have a new version within an hour, and never wait for its download.
 const CACHE_1H: &str = "public, max-age=3600, stale-while-revalidate=86400";
 
-const FILES: [File; 6] = [
+const FILES: [File; 7] = [
     file!("index.html" at "/", HTML, NO_CACHE, CSP, is_demo: true),
     file!("demo.js" at "/demo.js", SCRIPT, NO_CACHE, "", is_demo: true),
     file!("demo.css" at "/demo.css", STYLE, NO_CACHE, "", is_demo: true),
     file!("speak.js" at "/speak.js", SCRIPT, CACHE_1H, "", is_demo: false),
+    file!("speak-chat.js" at "/speak-chat.js", SCRIPT, CACHE_1H, "", is_demo: false),
     file!("speak.mjs" at "/speak.mjs", SCRIPT, CACHE_1H, "", is_demo: false),
     file!("speak.d.ts" at "/speak.d.ts", TEXT, CACHE_1H, "", is_demo: false),
 ];
