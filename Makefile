@@ -155,7 +155,7 @@ processors: ## builds for i686, aarch64 and riscv64, each tested with a conversa
 dist: musl-both ## the static programs as .tar.gz and .deb in target/dist, reproducible
 	dist/pack.sh $(MUSL)
 
-client: client-tools ## bundle the scripts of src/web, speak.js and demo.js: commit the result
+client: client-tools ## bundle speak.js, speak-chat.js and demo.js in src/web: commit the result
 	cd tests/browser && node bundle.mjs
 
 npm: client-tools ## the client as a package for npm in target/dist, reproducible

@@ -23,8 +23,8 @@ fn main() {
     }
 }
 
-/// Writes the file as it is served, the same compressed (`NAME.gz`), and its tag (`NAME.tag`),
-/// which identifies the content.
+/// Writes the file, compressed as a gzip file without optional fields (`NAME.gz`), and its tag
+/// (`NAME.tag`), which identifies the content.
 fn prepare(path: &Path, out: &Path) {
     let name = path.file_name().expect("a listed file has a name").to_str().expect("ASCII names");
     let bytes = fs::read(path).expect("a file of the source");
@@ -36,7 +36,6 @@ fn prepare(path: &Path, out: &Path) {
     let write = |name: String, bytes: &[u8]| {
         fs::write(out.join(name), bytes).expect("OUT_DIR is writable");
     };
-    write(name.to_owned(), &bytes);
     write(format!("{name}.gz"), &compressed);
     write(format!("{name}.tag"), format!("{tag:016x}").as_bytes());
 }

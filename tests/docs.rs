@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 
 use examples::Session;
 
-const PAGES: [&str; 26] = [
+const PAGES: [&str; 27] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -30,6 +30,7 @@ const PAGES: [&str; 26] = [
     "docs/client.md",
     "docs/cluster.md",
     "docs/doctor.md",
+    "docs/element.md",
     "docs/examples/README.md",
     "docs/internals/build.md",
     "docs/internals/claims.md",

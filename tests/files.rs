@@ -7,11 +7,12 @@ use std::io::Read;
 use common::{Response, Server, request};
 use flate2::read::GzDecoder;
 
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     ("/", "text/html; charset=utf-8"),
     ("/demo.js", "text/javascript; charset=utf-8"),
     ("/demo.css", "text/css; charset=utf-8"),
     ("/speak.js", "text/javascript; charset=utf-8"),
+    ("/speak-chat.js", "text/javascript; charset=utf-8"),
     ("/speak.mjs", "text/javascript; charset=utf-8"),
     ("/speak.d.ts", "text/plain; charset=utf-8"),
 ];

@@ -29,7 +29,8 @@ const CALLS: [(&str, &common::Params); 7] = [
     ("/health", &[]),
 ];
 
-const FILES: [&str; 6] = ["/", "/demo.js", "/demo.css", "/speak.js", "/speak.mjs", "/speak.d.ts"];
+const FILES: [&str; 7] =
+    ["/", "/demo.js", "/demo.css", "/speak.js", "/speak-chat.js", "/speak.mjs", "/speak.d.ts"];
 
 // --- Secrets ---
 

@@ -116,11 +116,11 @@ impl ResponseWriter {
         file: &File,
         request: &Request<'_>,
     ) -> u16 {
-        let is_compressed = file.gzip.len() < file.bytes.len() && accepts_gzip(request);
-        let (suffix, coding, bytes) = if is_compressed {
-            ("-gzip", "Content-Encoding: gzip\r\n", file.gzip)
+        let is_compressed = file.gzip.len() < file.content_bytes() && accepts_gzip(request);
+        let (suffix, coding, length) = if is_compressed {
+            ("-gzip", "Content-Encoding: gzip\r\n", file.gzip.len())
         } else {
-            ("", "", file.bytes)
+            ("", "", file.content_bytes())
         };
         let etag = format!("\"{}{suffix}\"", file.etag);
         let fields = format!("ETag: {etag}\r\nVary: Accept-Encoding\r\n{coding}{}", file.fields);
@@ -131,8 +131,12 @@ impl ResponseWriter {
             ResponseHead { content_type: None, ..head }.push(out, 0);
             304
         } else {
-            self.head(options, 200, Some(body_type), &fields).push(out, bytes.len());
-            options.push_body(out, bytes);
+            self.head(options, 200, Some(body_type), &fields).push(out, length);
+            if is_compressed {
+                options.push_body(out, file.gzip);
+            } else {
+                options.push_body(out, &file.content());
+            }
             200
         }
     }

@@ -1,5 +1,7 @@
-//! Files that the binary contains: the browser client and the demo chat. `build.rs` compresses
-//! them.
+//! Files that the binary contains: the browser client, its element, and the demo chat. `build.rs`
+//! compresses them, and only that is kept: few clients do not take gzip.
+
+use miniz_oxide::inflate;
 
 /// A file that the server serves.
 #[derive(Debug)]
@@ -14,15 +16,35 @@ pub struct File {
     pub fields: &'static str,
     /// Part of the demo, which `--no-demo` switches off.
     pub is_demo: bool,
-    /// Content, as the server sends it without compression.
-    pub bytes: &'static [u8],
-    /// Content, compressed by gzip.
+    /// Content, compressed by gzip: a file of one member (RFC 1952).
     pub gzip: &'static [u8],
     /// Hash of the content for `ETag`, without quotes.
     pub etag: &'static str,
 }
 
-/// Declares a file of this folder. `build.rs` has written its content, compressed content and hash.
+/// Bytes before the compressed data: `build.rs` writes no optional fields (RFC 1952, section 2.3).
+const GZIP_HEADER_BYTES: usize = 10;
+/// Bytes after it: the checksum, then the length of the content.
+const GZIP_TRAILER_BYTES: usize = 8;
+
+impl File {
+    /// Returns the length of the content, in bytes.
+    #[must_use]
+    pub fn content_bytes(&self) -> usize {
+        let length = self.gzip.last_chunk().expect("build.rs writes a trailer");
+        u32::from_le_bytes(*length) as usize
+    }
+
+    /// Returns the content without compression.
+    #[must_use]
+    pub fn content(&self) -> Vec<u8> {
+        let data = GZIP_HEADER_BYTES..self.gzip.len() - GZIP_TRAILER_BYTES;
+        inflate::decompress_to_vec_with_limit(&self.gzip[data], self.content_bytes())
+            .expect("build.rs has compressed it")
+    }
+}
+
+/// Declares a file of this folder. `build.rs` has written its compressed content and hash.
 macro_rules! file {
     ($name:literal at $path:expr, $type:expr, $cache:expr, $fields:expr, is_demo: $demo:expr) => {
         File {
@@ -31,7 +53,6 @@ macro_rules! file {
             cache_control: $cache,
             fields: $fields,
             is_demo: $demo,
-            bytes: include_bytes!(concat!(env!("OUT_DIR"), "/", $name)),
             gzip: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".gz")),
             etag: include_str!(concat!(env!("OUT_DIR"), "/", $name, ".tag")),
         }
@@ -49,11 +70,12 @@ const NO_CACHE: &str = "no-cache";
 /// For the client: pages have a new version within an hour, and never wait for its download.
 const CACHE_1H: &str = "public, max-age=3600, stale-while-revalidate=86400";
 
-const FILES: [File; 6] = [
+const FILES: [File; 7] = [
     file!("index.html" at "/", HTML, NO_CACHE, CSP, is_demo: true),
     file!("demo.js" at "/demo.js", SCRIPT, NO_CACHE, "", is_demo: true),
     file!("demo.css" at "/demo.css", STYLE, NO_CACHE, "", is_demo: true),
     file!("speak.js" at "/speak.js", SCRIPT, CACHE_1H, "", is_demo: false),
+    file!("speak-chat.js" at "/speak-chat.js", SCRIPT, CACHE_1H, "", is_demo: false),
     file!("speak.mjs" at "/speak.mjs", SCRIPT, CACHE_1H, "", is_demo: false),
     file!("speak.d.ts" at "/speak.d.ts", TEXT, CACHE_1H, "", is_demo: false),
 ];

@@ -1,6 +1,6 @@
 // Bundles the scripts that the server serves: node bundle.mjs. See docs/internals/decisions.md.
 
-import { build } from "esbuild";
+import { build, transform } from "esbuild";
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { minify } from "terser";
@@ -10,6 +10,7 @@ const WEB = fileURLToPath(new URL("../../src/web/", import.meta.url));
 /** Bundles, by the names under which they are served: their first modules. */
 export const BUNDLES = {
   "speak.js": "client/global.js",
+  "speak-chat.js": "element/index.js",
   "demo.js": "demo/demo.js",
 };
 
@@ -27,6 +28,17 @@ export const INTERNAL = [
   ...["oldest", "retryAfter", "opened", "expects"],
 ];
 
+/** Imports a style sheet as a text, minified. */
+const STYLES = {
+  name: "styles",
+  setup: ({ onLoad }) =>
+    onLoad({ filter: /\.css$/ }, async ({ path }) => {
+      const css = readFileSync(path, "utf8");
+      const { code } = await transform(css, { loader: "css", minify: true, charset: "utf8" });
+      return { contents: code.trim(), loader: "text" };
+    }),
+};
+
 /** Returns the text of a bundle. The same sources give the same bytes on every machine. */
 export async function bundle(name) {
   const { outputFiles } = await build({
@@ -35,8 +47,10 @@ export async function bundle(name) {
     minifySyntax: true,
     write: false,
     format: "iife",
-    target: "es2021",
+    // The element needs browsers of 2024 for its styles, and so may have private members.
+    target: name === "speak-chat.js" ? "es2022" : "es2021",
     charset: "utf8",
+    plugins: [STYLES],
     // The demo uses the platform's properties of these names, as `open`.
     mangleProps: name === "speak.js" ? new RegExp(`^(${INTERNAL.join("|")})$`) : undefined,
   });

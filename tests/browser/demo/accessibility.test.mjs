@@ -1,31 +1,13 @@
 // axe-core finds no serious fault in the demo: in all its states, light and dark, wide and narrow.
 
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
+import { checkAccessibility as check } from "./axe.mjs";
 import { joinRoom, member, openFixture, row, say } from "./fixture.mjs";
-
-const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 let fixture;
 before(async () => (fixture = await openFixture()));
 after(() => fixture.close());
-
-async function check(page, state) {
-  await page.evaluate(() => Promise.all(document.getAnimations().map((one) => one.finished)));
-  await page.evaluate(axe);
-  const { violations, passes } = await page.evaluate(() => window.axe.run());
-  assert.ok(
-    passes.some(({ id }) => id === "color-contrast"),
-    "axe-core checked the page",
-  );
-  const bad = violations.filter(({ impact }) => impact === "serious" || impact === "critical");
-  assert.deepEqual(
-    bad.map(({ id, nodes }) => [state, id, nodes.map(({ html }) => html)]),
-    [],
-  );
-}
 
 /** Checks what the owner of a room sees, and what a member sees that is sent away. */
 async function checkOwnRoom(page, options) {

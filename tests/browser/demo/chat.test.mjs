@@ -12,6 +12,7 @@ import {
   setHidden,
   startServer,
 } from "./fixture.mjs";
+import { until } from "../chromium/environment.mjs";
 
 let fixture;
 before(async () => (fixture = await openFixture()));
@@ -145,7 +146,7 @@ test("a click on a name writes to that member alone, and Escape returns to every
     "the draft for everybody is not shown",
   );
   assert.equal(
-    await josh.locator("#text").evaluate((text) => text === document.activeElement),
+    await josh.locator("#text").evaluate((text) => text.matches(":focus")),
     true,
   );
   await say(josh, "psst");
@@ -294,7 +295,7 @@ test("a long log stays at its end, keeps the position of a reader, and drops old
   await josh.locator("#scroller").evaluate((scroller) => (scroller.scrollTop = -2000));
   await write(451, 452);
   await josh.getByRole("button", { name: "↓ 2 new" }).click();
-  await josh.waitForFunction(() => document.querySelector("#scroller").scrollTop === 0);
+  await until(async () => (await scrollTop()) === 0, "the log is at its end");
   await josh.locator("#new-messages").waitFor({ state: "hidden" });
 });
 

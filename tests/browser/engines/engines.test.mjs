@@ -13,6 +13,7 @@ import {
   TRANSPORTS,
   until,
 } from "../chromium/environment.mjs";
+import { testElement } from "./element.mjs";
 import { ENGINES } from "./engines.mjs";
 import { putToSleep } from "./programs.mjs";
 
@@ -342,6 +343,8 @@ function testEngine({ launch, keepsPages }) {
     await release(...tabs);
     await Promise.all([other.stop(), second.stop()]);
   });
+
+  testElement(() => browser.openPage());
 
   test("if the page's policy forbids WebSockets or calls, other transports work", async () => {
     const server = await startServer();

@@ -9,8 +9,10 @@ import { promisify } from "node:util";
 import { gzipSync } from "node:zlib";
 import { bundle, BUNDLES, checkedIn, INTERNAL } from "../bundle.mjs";
 
-const CLIENT = fileURLToPath(new URL("../../../src/web/client/", import.meta.url));
-const modules = readdirSync(CLIENT).filter((name) => name.endsWith(".js"));
+const WEB = fileURLToPath(new URL("../../../src/web/", import.meta.url));
+const CLIENT = `${WEB}client/`;
+const modulesOf = (folder) => readdirSync(folder).filter((name) => name.endsWith(".js"));
+const modules = modulesOf(CLIENT);
 const source = (name) => readFileSync(CLIENT + name, "utf8");
 
 for (const name of Object.keys(BUNDLES)) {
@@ -27,12 +29,18 @@ test("the modules are free of errors of types", async () => {
   await run.catch(({ stdout }) => assert.fail(stdout));
 });
 
-test("each module is a page, and no modules import each other in a circle", () => {
+for (const folder of ["client", "element"]) {
+  test(`each module of ${folder} is a page, and none import each other in a circle`, () => {
+    checkModules(`${WEB}${folder}/`);
+  });
+}
+
+function checkModules(folder) {
   const imports = new Map();
-  for (const name of modules) {
-    const text = source(name);
+  for (const name of modulesOf(folder)) {
+    const text = readFileSync(folder + name, "utf8");
     assert.ok(text.split("\n").length < 180, `${name} is longer than a page`);
-    const found = text.matchAll(/^(?:import|export) .*?from "\.\/(.*?)";/gms);
+    const found = text.matchAll(/^(?:import|export) .*?from "\.\/(.*?\.js)";/gms);
     imports.set(
       name,
       Array.from(found, ([, path]) => path),
@@ -45,7 +53,7 @@ test("each module is a page, and no modules import each other in a circle", () =
     assert.ok(lowest, `a circle: ${[...imports.keys()]}`);
     imports.delete(lowest);
   }
-});
+}
 
 test("no name that is shortened is known to the page, or to another version in another tab", () => {
   const types = readFileSync(`${CLIENT}../speak.d.ts`, "utf8");

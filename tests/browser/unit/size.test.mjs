@@ -3,21 +3,27 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { get } from "node:http";
 import { createInterface } from "node:readline";
-import { test } from "node:test";
+import { after, before, test } from "node:test";
 
-test("speak.js is under 5.5 KiB as it is served", async (t) => {
-  const server = spawn(process.env.SPEAK_BIN, ["--listen", "127.0.0.1:0"], {
-    stdio: ["ignore", "ignore", "pipe"],
-  });
-  t.after(() => server.kill());
+let server, address;
+before(async () => {
+  const stdio = ["ignore", "ignore", "pipe"];
+  server = spawn(process.env.SPEAK_BIN, ["--listen", "127.0.0.1:0"], { stdio });
   const [line] = await once(createInterface(server.stderr), "line");
-  const [address] = line.match(/http:\S+/);
-  const [answer] = await once(
-    get(`${address}/speak.js`, { headers: { "Accept-Encoding": "gzip" } }),
-    "response",
-  );
-  assert.equal(answer.headers["content-encoding"], "gzip");
-  const bytes = Buffer.concat(await answer.toArray()).length;
-  t.diagnostic(`speak.js: ${bytes} bytes`);
-  assert.ok(bytes < 5.5 * 1024, `${bytes} bytes`);
+  [address] = line.match(/http:\S+/);
 });
+after(() => server?.kill());
+
+for (const [file, limitKib] of [
+  ["speak.js", 5.5],
+  ["speak-chat.js", 8.75],
+]) {
+  test(`${file} is under ${limitKib} KiB as it is served`, async (t) => {
+    const headers = { "Accept-Encoding": "gzip" };
+    const [answer] = await once(get(`${address}/${file}`, { headers }), "response");
+    assert.equal(answer.headers["content-encoding"], "gzip");
+    const bytes = Buffer.concat(await answer.toArray()).length;
+    t.diagnostic(`${file}: ${bytes} bytes`);
+    assert.ok(bytes < limitKib * 1024, `${bytes} bytes`);
+  });
+}
