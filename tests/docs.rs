@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 
 use examples::Session;
 
-const PAGES: [&str; 23] = [
+const PAGES: [&str; 24] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -28,6 +28,7 @@ const PAGES: [&str; 23] = [
     "docs/api.md",
     "docs/capacity.md",
     "docs/cluster.md",
+    "docs/debian.md",
     "docs/doctor.md",
     "docs/internals/build.md",
     "docs/internals/claims.md",
@@ -154,7 +155,7 @@ fn the_examples_of_the_calls_are_true() {
 
 #[test]
 fn the_commands_of_the_other_pages_are_true() {
-    for page in ["docs/operating.md", "docs/troubleshooting.md"] {
+    for page in ["docs/debian.md", "docs/operating.md", "docs/troubleshooting.md"] {
         let mut session = Session::start();
         session.follow(page);
         session.run_code(page);
