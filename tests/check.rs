@@ -44,8 +44,8 @@ fn fails_as_a_start(options: &[&str], cause: &str) {
     assert!(line.contains(cause), "no {cause:?} in {line:?}");
 }
 
-/// Returns all that a change of a folder would change: by path, the kind, inode, owner, rights, time
-/// of change and content.
+/// Returns all that a change of a folder would change: by path, the kind, inode, owner, rights,
+/// time of change and content.
 fn contents(folder: &Path) -> BTreeMap<PathBuf, String> {
     let mut all = BTreeMap::new();
     let about = fs::symlink_metadata(folder).expect("it exists");
@@ -176,7 +176,7 @@ fn an_error_is_that_of_the_start() {
         (&["--tls-cert", certificate, "--tls-key", text(&other.key)], "key"),
         (&["--tls-cert", certificate, "--tls-key", key], "no listener speaks TLS"),
         (&["--acme-challenges", &path("missing")], "--acme-challenges"),
-        (&["--user", "nobody-has-this-name"], "no such user"),
+        (&["--user", "no-one"], "no such user"),
         (&["--cluster", "http://localhost"], "--cluster"),
     ];
     for (options, cause) in cases {
@@ -193,7 +193,7 @@ fn a_journal_that_is_damaged_or_in_use_is_the_error_of_the_start() {
     server.fill("room", "howdy", 3);
     server.stop();
     let lock = File::open(journal.join("lock")).expect("a lock");
-    flock(&lock, FlockOperation::NonBlockingLockExclusive).expect("nobody else has it");
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).expect("no other process has it");
     fails_as_a_start(&options, "in use by another process");
     drop(lock);
     let segment = fs::read_dir(&journal).expect("a folder").flatten().map(|entry| entry.path());

@@ -65,8 +65,9 @@ pub(super) fn bind_listeners(
 /// [`StartError`] for certificates without such a listener, or the opposite.
 fn set_up_tls(listeners: &mut [OsListener], tls: Option<&ServerTls>) -> Result<(), StartError> {
     check_tls(tls.is_some(), listeners.iter().any(OsListener::is_tls))?;
-    for listener in listeners.iter_mut().filter(|it| it.is_tls()) {
-        listener.set_tls(tls.expect("checked above").acceptor());
+    if let Some(tls) = tls {
+        let with_tls = listeners.iter_mut().filter(|it| it.is_tls());
+        with_tls.for_each(|listener| listener.set_tls(tls.acceptor()));
     }
     Ok(())
 }

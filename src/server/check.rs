@@ -104,6 +104,8 @@ fn check_confined(
 }
 
 /// Prints a line as those of `speak doctor`. `verdict` is "ok" or "warn".
+// Not inlined: a dozen places call it.
+#[inline(never)]
 fn report(verdict: &str, name: &str, text: Arguments<'_>) {
     // Fails only if standard output is closed.
     let _ = writeln!(io::stdout(), "{verdict:<5} {name:<10} {text}");

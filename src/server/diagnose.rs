@@ -137,21 +137,31 @@ pub(super) fn running_speak(address: &ListenAddr) -> Option<SocketOwner> {
 /// Returns the processes that listen on a port. `None` for one that this user cannot see: root sees
 /// the processes of all users, others only their own.
 fn port_owners(port: u16) -> Vec<Option<SocketOwner>> {
-    // Not `/proc/net`, which a unit with `ProcSubset=pid` does not have.
-    let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"]
-        .map(|table| fs::read_to_string(table).unwrap_or_default());
-    let lines = tables.iter().flat_map(|table| table.lines());
-    lines.filter_map(|line| inode_of_listener(line, port)).map(socket_owner).collect()
+    owners_in(&["tcp", "tcp6"], &|line| inode_of_listener(line, port))
 }
 
 /// Returns the processes that listen on a Unix socket, like [`port_owners`].
 fn unix_owners(path: &Path) -> Vec<Option<SocketOwner>> {
-    let table = fs::read_to_string("/proc/self/net/unix").unwrap_or_default();
-    let lines = table.lines();
-    lines.filter_map(|line| inode_of_unix_listener(line, path)).map(socket_owner).collect()
+    owners_in(&["unix"], &|line| inode_of_unix_listener(line, path))
+}
+
+/// Returns the processes that have the sockets of these tables. `inode` returns that of a line.
+// Not inlined, as the next function, so that the binary holds it once.
+#[inline(never)]
+fn owners_in(tables: &[&str], inode: &dyn Fn(&str) -> Option<&str>) -> Vec<Option<SocketOwner>> {
+    let mut owners = Vec::new();
+    for table in tables {
+        // Not `/proc/net`, which a unit with `ProcSubset=pid` does not have.
+        let table = fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();
+        for inode in table.lines().filter_map(inode) {
+            owners.push(socket_owner(inode));
+        }
+    }
+    owners
 }
 
 /// Returns a process that has the socket with this inode.
+#[inline(never)]
 fn socket_owner(inode: &str) -> Option<SocketOwner> {
     let link = format!("socket:[{inode}]");
     let processes = fs::read_dir("/proc").ok()?.flatten();
