@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 
 use examples::Session;
 
-const PAGES: [&str; 24] = [
+const PAGES: [&str; 25] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -35,6 +35,7 @@ const PAGES: [&str; 24] = [
     "docs/internals/decisions.md",
     "docs/internals/glossary.md",
     "docs/internals/testing.md",
+    "docs/load-tests.md",
     "docs/operating.md",
     "docs/proxies.md",
     "docs/service.md",
