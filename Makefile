@@ -6,7 +6,7 @@ TEST_TOOLS += openssl:openssl haproxy:haproxy caddy:caddy systemd-analyze:system
 TEST_TOOLS += redis-server:redis-server gnutls-cli:gnutls-bin pebble:pebble uacme:uacme lego:lego
 TEST_TOOLS += certbot:certbot unshare:util-linux /etc/ssl/certs/ca-certificates.crt:ca-certificates
 TEST_TOOLS += chromium:chromium firefox-esr:firefox-esr node:nodejs npm:npm
-TEST_TOOLS += WebKitWebDriver:webkit2gtk-driver Xvfb:xvfb
+TEST_TOOLS += nft:nftables WebKitWebDriver:webkit2gtk-driver Xvfb:xvfb
 AUDIT_TOOLS := python3:python3 venv:python3-venv git:git
 CHECK_TOOLS := valgrind:valgrind strace:strace
 BENCH_TOOLS := wrk:wrk nginx:nginx-light
@@ -37,24 +37,31 @@ PROXY_SKIP := one_turn half_close no_100_continue invalid_handshake upgrade_head
 BENCH := bench/target/release/speak-bench
 STRESS := tests/stress/target/release/speak-stress
 SUPPORT := --locked --manifest-path tests/support/Cargo.toml --target-dir target
+# Settings: `make fuzz SECONDS=600` changes one.
+#
 # Argument of .ci/audit. `where-it-can`: no failure if the database of known faults is unreachable.
 AUDIT ?=
-# This machine's processor, or x86_64-, aarch64- or i686-unknown-linux-musl.
+# Processor of the static program: this machine's, or x86_64-, aarch64- or
+# i686-unknown-linux-musl.
 MUSL ?= $(shell uname -m)-unknown-linux-musl
 STATIC := target/$(MUSL)/release/speak
 # 1: `make musl` makes the program without the parts that few need, as speak-small.
 SMALL ?=
+# Number of seeds of `make sim`. SPEAK_SIM_SEED=7 in the environment replays one.
 SEEDS ?= 10000
+# Name in tests/fuzz/bin, for `make fuzz` and `make fuzz-keep`.
 TARGET ?= session
+# Duration of `make fuzz` and `make stress`.
 SECONDS ?= 60
+# Users and upgrades of `make stress`.
 USERS ?= 1000
+UPGRADES ?= 10
+# `always` or `os`: the servers of `make stress` keep a journal, and are killed often.
+JOURNAL ?=
+# Number of servers in `make stress` that share a Redis.
+NODES ?= 1
 # Directory on the disk that `make bench-journal` measures.
 DISK ?= target
-UPGRADES ?= 10
-# `always` or `os`: the servers of the stress run keep a journal, and are killed often.
-JOURNAL ?=
-# Number of servers in the stress run that share a Redis.
-NODES ?= 1
 # Works with the stable compiler: only an address sanitizer would need a nightly one.
 FUZZ := tests/fuzz
 CARGO_FUZZ := cargo fuzz run --fuzz-dir $(FUZZ) --sanitizer none
@@ -73,14 +80,17 @@ test: export SPEAK_TEST_LOGS := $(LOGS)
 .PHONY: bench-check bench-musl bench-journal bench-cluster bench-tools bench-build
 .PHONY: stress-build journal-test cluster-test tls-test fmt clean
 
-help: ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
-	    sed -E 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/' | expand -t 18
+help: ## use: print this list
+	@for group in use develop measure; do \
+	    echo "$$group:"; \
+	    sed -nE "s/^([a-z-]+):[^#]*## $$group: (.*)/  make \1\t\2/p" $(MAKEFILE_LIST) | \
+	    expand -t 22; done
+	@echo 'More is in CONTRIBUTING.md. The Makefile has the settings of a target, with defaults.'
 
-run: ## build and run the server with its demo, on ports 8080 and 7732
+run: ## use: build the server and start it with its demo, on ports 8080 and 7732
 	cargo run --release --locked
 
-test: deps ## all tests; first installs what they need, see `make deps`
+test: deps ## develop: run all tests; installs what they need first
 	rm -rf $(LOGS) && mkdir -p $(LOGS)
 	cargo test --locked --no-run
 	cargo build --locked
@@ -97,13 +107,13 @@ other-tests:
 	tests/conformance/openapi/run.sh target/debug/speak
 	cd tests/browser && SPEAK_BIN=$(CURDIR)/target/debug/speak npm test
 
-deps: ## install what the tests need: Debian packages (with sudo), npm and Python packages
+deps: ## develop: install what the tests need: Debian packages (with sudo), npm and Python packages
 	@.ci/deps $(TEST_TOOLS)
 	@.ci/venv target/conformance tests/conformance/requirements.txt
 	@.ci/venv target/openapi tests/conformance/openapi/requirements.txt
 	@.ci/npm tests/browser
 
-lint: check-style ## formatting, clippy, documentation and style, without a warning
+lint: check-style ## develop: check format, style and documentation, without a warning
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --no-default-features -- -D warnings
@@ -114,78 +124,78 @@ lint: check-style ## formatting, clippy, documentation and style, without a warn
 	cargo clippy --locked --all-targets --manifest-path tests/stress/Cargo.toml -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 
-check-style: ## circles of imports, system calls in pure folders, words, columns
+check-style: ## develop: check imports, words and columns: a part of lint
 	.ci/cycles
 	.ci/style
 
-audit: ## licences, sources, build scripts and known faults of the dependencies
+audit: ## develop: check licences and known faults of the dependencies
 	@.ci/deps $(AUDIT_TOOLS)
 	.ci/audit $(AUDIT)
 
-musl: ## static program, in target/*-linux-musl/release: SMALL=1, MUSL=aarch64-unknown-linux-musl
+musl: ## use: build one static program that runs on any Linux
 	dist/musl.sh $(MUSL) $(if $(SMALL),small,full)
 
 musl-both:
 	dist/musl.sh $(MUSL) small
 	dist/musl.sh $(MUSL) full
 
-musl-test: musl-both ## checks of the static programs: size, memory, container; black-box tests
+musl-test: musl-both ## develop: check the static program: size, memory, container, tests
 	dist/check.sh $(STATIC)-small small
 	dist/check.sh $(STATIC) full
 	dist/container-check.sh $(STATIC)
 	SPEAK_BIN=$(CURDIR)/$(STATIC)-small cargo test --locked --test conversation
 	SPEAK_BIN=$(CURDIR)/$(STATIC) cargo test --locked $(addprefix --test ,$(MUSL_TESTS))
 
-journal-test: ## black-box tests again, with a journal in each server
+journal-test: ## develop: run the tests of the calls again, with a journal on the disk
 	SPEAK_TEST_JOURNAL=always cargo test --locked $(addprefix --test ,$(JOURNAL_TESTS))
 
-tls-test: ## black-box tests again, over TLS
+tls-test: ## develop: the same with TLS
 	SPEAK_TEST_TLS=1 cargo test --locked $(addprefix --test ,$(TLS_TESTS)) -- \
 	    $(addprefix --skip ,$(TLS_SKIP))
 
-cluster-test: ## black-box tests again: each client at a random one of three nodes; behind proxies
+cluster-test: ## develop: the same with three servers that share a Redis, and behind proxies
 	SPEAK_TEST_CLUSTER=3 cargo test --locked $(addprefix --test ,$(CLUSTER_TESTS))
 	for proxy in nginx.conf haproxy.cfg; do \
 	    SPEAK_TEST_CLUSTER=3 SPEAK_TEST_PROXY=$$proxy cargo test --locked \
 	        $(addprefix --test ,$(PROXY_TESTS)) -- $(addprefix --skip ,$(PROXY_SKIP)) || exit; done
 
-processors: ## builds for i686, aarch64 and riscv64, each tested with a conversation
+processors: ## develop: build for other processors, and try each build
 	dist/processors.sh
 
-dist: musl-both ## the static programs as .tar.gz and .deb in target/dist, reproducible
+dist: musl-both ## use: pack it as .tar.gz and as a Debian package, into target/dist
 	dist/pack.sh $(MUSL)
 
-client: client-tools ## bundle speak.js, speak-chat.js and demo.js in src/web: commit the result
+client: client-tools ## develop: bundle the scripts for browsers after an edit; commit the result
 	cd tests/browser && node bundle.mjs
 
-npm: client-tools ## the client as a package for npm in target/dist, reproducible
+npm: client-tools ## use: pack the browser client for npm, into target/dist
 	node dist/npm.mjs
 
 client-tools:
 	@.ci/deps node:nodejs npm:npm
 	@.ci/npm tests/browser
 
-sim: ## simulations of hub, network and cluster: SEEDS=10000, or SPEAK_SIM_SEED=7 to replay one seed
+sim: ## develop: simulate many thousand random runs, each repeatable by its seed
 	SPEAK_SIM_SEEDS=$(SEEDS) \
 	    cargo test --locked --release --test sim --test net_sim --test cluster_sim -- --nocapture
 
-fuzz: fuzz-tools ## fuzzing: TARGET=session, or another name in tests/fuzz/bin; SECONDS=60
+fuzz: fuzz-tools ## develop: feed random bytes to the parsers, for a minute
 	mkdir -p $(FUZZ)/found/$(TARGET)
 	$(CARGO_FUZZ) $(TARGET) $(FUZZ)/found/$(TARGET) $(FUZZ)/corpus/$(TARGET) -- \
 	    $(FUZZ_LIMITS) -max_total_time=$(SECONDS)
 
-fuzz-keep: fuzz-tools ## add inputs of `make fuzz` that reach new code to the corpus of TARGET
+fuzz-keep: fuzz-tools ## develop: keep the inputs of fuzz that reached new code
 	$(CARGO_FUZZ) $(TARGET) $(FUZZ)/corpus/$(TARGET) $(FUZZ)/found/$(TARGET) -- \
 	    $(FUZZ_LIMITS) -merge=1 -use_counters=0
 
 fuzz-tools:
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 
-overload: ## thousands of slow clients, 20,000 connects at once, 18,000 readers
+overload: ## measure: try thousands of slow clients, and 20,000 connects at once
 	SPEAK_OVERLOAD=1 cargo test --release --locked --test slow --test overload --test hostile -- \
 	    --nocapture --test-threads 1
 
-stress: stress-build ## upgrades, kills: SECONDS=60 USERS=1000 UPGRADES=10 JOURNAL=always NODES=3
+stress: stress-build ## measure: try upgrades and kills under load, for a minute
 	$(STRESS) --speak target/release/speak --seconds $(SECONDS) --users $(USERS) \
 	    --upgrades $(UPGRADES) $(if $(SEED),--seed $(SEED)) \
 	    $(if $(JOURNAL),--journal $(JOURNAL)) --nodes $(NODES)
@@ -194,30 +204,30 @@ stress-build:
 	cargo build --release --locked
 	cargo build --release --locked --manifest-path tests/stress/Cargo.toml
 
-bench: bench-tools ## Speak against nchan, nginx and a baseline, in under two minutes
+bench: bench-tools ## measure: compare the speed with nginx and nchan, in under two minutes
 	$(BENCH) run --quick --speak target/release/speak
 
-bench-full: bench-tools ## the same with up to 18,000 readers; takes long
+bench-full: bench-tools ## measure: the same with up to 18,000 waiting clients; takes long
 	$(BENCH) run --full --speak target/release/speak
 
-wrk: bench-tools ## CPU time per request under wrk, against nginx
+wrk: bench-tools ## measure: measure the CPU time of a request under load, against nginx
 	bench/wrk/run.sh target/release/speak
 
-bench-check: bench-build ## limits on system calls, memory and instructions, on any machine
+bench-check: bench-build ## measure: check the limits on system calls, memory and instructions
 	@.ci/deps $(CHECK_TOOLS)
 	bench/syscalls.sh target/release/speak
 	bench/instructions.sh target/release/speak
 
-bench-musl: bench-build musl ## the static build against that for glibc: CPU, memory, instructions
+bench-musl: bench-build musl ## measure: compare the static program with a usual build
 	@.ci/deps $(CHECK_TOOLS)
 	$(BENCH) run --quick --speak $(STATIC) --against target/release/speak \
 	    --results bench/results/musl
 	bench/instructions.sh --against target/release/speak $(STATIC)
 
-bench-journal: bench-build ## costs of the journal on a disk, in under two minutes: DISK=target
+bench-journal: bench-build ## measure: measure what the journal costs on a disk
 	$(BENCH) journal --speak target/release/speak $(DISK)
 
-bench-cluster: bench-build ## costs of a cluster, with a Redis of its own, in under two minutes
+bench-cluster: bench-build ## measure: measure what a cluster costs
 	$(BENCH) cluster --speak target/release/speak
 
 bench-tools: bench-build
@@ -227,8 +237,8 @@ bench-build:
 	cargo build --release --locked
 	cargo build --release --locked --manifest-path bench/Cargo.toml
 
-fmt: ## format the code
+fmt: ## develop: format the code
 	cargo fmt
 
-clean: ## remove all builds
+clean: ## develop: remove all builds
 	cargo clean

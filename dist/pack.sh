@@ -1,9 +1,10 @@
 #!/bin/sh
 # Packs the static programs that dist/musl.sh built, full and small: dist/pack.sh [TARGET]
 #
-# Writes speak-VERSION-PROCESSOR-linux-musl.tar.gz, the same for speak-small, and a Debian package
-# of the full one into target/dist. Times are that of the last commit, owners and order are fixed:
-# the same sources give the same bytes.
+# Writes a Debian package of the full one, speak-VERSION-PROCESSOR-linux-musl.tar.gz, and the same
+# for speak-small into target/dist. Times are that of the last commit, owners and order are fixed:
+# the same sources give the same bytes. Cargo.toml lists the contents of the Debian package; the
+# others have the same pages. Installs cargo-deb with Cargo if it is missing, and nothing else.
 set -eu
 cd "$(dirname "$0")/.."
 TARGET=${1:-$(uname -m)-unknown-linux-musl}
@@ -18,48 +19,73 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(newest)}
 export SOURCE_DATE_EPOCH
 umask 022
 
-# Packs the program $1 as $1-VERSION-PROCESSOR-linux-musl.tar.gz. $2 are Cargo's options for it.
-pack() {
-    NAME=$1-$VERSION-${TARGET%%-*}-linux-musl
-    mkdir -p "$OUT/completions" "$OUT/$NAME/completions" "$OUT/$NAME/docs"
-    chmod 755 "$OUT/$NAME/completions" "$OUT/$NAME/docs"
-    # The program itself prints its manual page and completions: a build for another processor
-    # cannot.
-    PROGRAM=target/$TARGET/release/$1
-    SPEAK=$PROGRAM
+# Prints the changelog of the Debian package, deb-changelog(5).
+changelog() {
+    MAINTAINER=$(sed -n 's/^maintainer = "\(.*\)"/\1/p' Cargo.toml)
+    printf 'speak (%s-1) unstable; urgency=medium\n\n' "$VERSION"
+    printf '  * The changes are in /usr/share/doc/speak/CHANGELOG.md.\n\n'
+    printf ' -- %s  %s\n' "$MAINTAINER" "$(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")"
+}
+
+# Prints the licence in Debian's format for programs, copyright-format 1.0.
+copyright() {
+    echo 'Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/'
+    printf 'Upstream-Name: speak\n\nFiles: *\n'
+    sed -n 's/^Copyright/Copyright:/p' LICENSE
+    echo 'License: Expat'
+    sed -n '/^Permission/,$ { s/^$/./; s/^/ /; p }' LICENSE
+}
+
+# Writes the manual page and the completions of the program $1, which prints them itself: a build
+# for another processor cannot. $2 are Cargo's options for it.
+generate() {
+    SPEAK=target/$TARGET/release/$1
     if [ "${TARGET%%-*}" != "$(uname -m)" ]; then
         # shellcheck disable=SC2086 # options, if any
         cargo build --quiet --locked $2
         SPEAK=target/debug/speak
     fi
+    mkdir -p "$OUT/completions"
     "$SPEAK" generate man >"$OUT/speak.1"
     for PAIR in bash:speak.bash zsh:_speak fish:speak.fish; do
         "$SPEAK" generate "${PAIR%%:*}" >"$OUT/completions/${PAIR#*:}"
     done
-    cp "$OUT"/completions/* "$OUT/$NAME/completions"
-    cp docs/*.md docs/*.yaml docs/*.png docs/*.svg "$OUT/$NAME/docs"
-    cp README.md SECURITY.md CHANGELOG.md LICENSE dist/speak.service dist/sockets/*.socket \
-        dist/cluster/*.service "$OUT/speak.1" "$OUT/$NAME"
-    cp "$PROGRAM" "$OUT/$NAME/speak"
-    find "$OUT/$NAME" -type f -exec chmod 644 {} +
-    chmod 755 "$OUT/$NAME/speak"
-    # The small one is without TLS.
-    if [ "$1" = speak ]; then
-        cp -R dist/acme "$OUT/$NAME"
-        chmod -R u=rwX,go=rX "$OUT/$NAME/acme"
-    fi
+}
+
+# Packs the program $1 with the pages in $OUT/pages as $1-VERSION-PROCESSOR-linux-musl.tar.gz.
+pack() {
+    NAME=$1-$VERSION-${TARGET%%-*}-linux-musl
+    cp -R "$OUT/pages" "$OUT/$NAME"
+    cp -R "$OUT/completions" "$OUT/speak.1" LICENSE "$OUT/$NAME"
+    cp "target/$TARGET/release/$1" "$OUT/$NAME/speak"
+    chmod -R u=rwX,go=rX "$OUT/$NAME"
+    chmod 755 "$OUT/$NAME/speak" "$OUT/$NAME/dist/acme/install" "$OUT/$NAME/dist/acme/renew" \
+        "$OUT/$NAME/dist/acme/uacme-hook"
     tar --create --format=ustar --sort=name --mtime="@$SOURCE_DATE_EPOCH" \
         --owner=0 --group=0 --numeric-owner --directory "$OUT" "$NAME" |
         gzip -9n >"$OUT/$NAME.tar.gz"
     rm -r "${OUT:?}/$NAME"
 }
-rm -rf "$OUT"
-pack speak-small --no-default-features
-# The Debian package has the manual page and the completions of the last one.
-pack speak ''
 
+rm -rf "$OUT"
+generate speak ''
+changelog >"$OUT/changelog"
+copyright >"$OUT/copyright"
 # Without the features that would build a C library: cargo-deb can use the program `xz` instead.
-cargo deb --version >/dev/null 2>&1 ||
+if ! cargo deb --version 2>/dev/null | grep -qwF "$DEB_VERSION"; then
+    echo "installing cargo-deb $DEB_VERSION with cargo, once: it packs the .deb"
     cargo install --locked --no-default-features --features gzip "cargo-deb@$DEB_VERSION"
+fi
 cargo deb --quiet --no-build --no-strip --target "$TARGET" --output "$OUT/"
-(cd "$OUT" && sha256sum ./*.tar.gz ./*.deb)
+
+# The pages are those of the Debian package.
+dpkg-deb --extract "$OUT"/*.deb "$OUT/deb"
+mv "$OUT/deb/usr/share/doc/speak" "$OUT/pages"
+rm -r "$OUT/deb" "$OUT/pages/copyright" "$OUT"/pages/changelog*
+pack speak
+generate speak-small --no-default-features
+pack speak-small
+rm -r "$OUT/pages"
+
+(cd "$OUT" && ls -l ./*.deb ./*.tar.gz | awk '{ print $5 " bytes  " $9 }' &&
+    sha256sum ./*.deb ./*.tar.gz)

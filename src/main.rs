@@ -12,6 +12,7 @@ mod unwinder;
 use std::io::Write;
 use std::process::ExitCode;
 
+use log::LevelFilter;
 use speak::cli;
 use speak::options::{self, BadOption, Command, Options};
 use speak::sandbox::Sandbox;
@@ -35,14 +36,34 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if options.check {
+        return check(&options);
+    }
     let activated = activation_fds::take();
     server::start_log(options.log);
     match activated.and_then(|activated| start(&options, activated)) {
         Ok(server) => server.run(),
-        Err(StartError(line)) => {
-            let _ = writeln!(std::io::stderr(), "speak: {line}");
-            ExitCode::FAILURE
+        Err(error) => report(&error),
+    }
+}
+
+/// Prints why the server cannot start. Returns the exit status.
+fn report(StartError(line): &StartError) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "speak: {line}");
+    ExitCode::FAILURE
+}
+
+/// Checks what a start needs, for `--check`. Returns the exit status that a start would have.
+fn check(options: &Options) -> ExitCode {
+    // The findings are lines of their own.
+    server::start_log(options.log.min(LevelFilter::Warn));
+    let checked = Sandbox::plan(options).map_err(StartError);
+    match checked.and_then(|sandbox| server::check(options, sandbox)) {
+        Ok(()) => {
+            warn_of_unknown_variables();
+            ExitCode::SUCCESS
         }
+        Err(error) => report(&error),
     }
 }
 
@@ -57,12 +78,16 @@ fn start(options: &Options, activated: Vec<ActivatedSocket>) -> Result<Server, S
     server.set_heap_trim(allocator::trim);
     server.start_serving()?;
     // Last, since a start that fails has one line.
+    warn_of_unknown_variables();
+    #[cfg(target_pointer_width = "64")]
+    own_pages::release();
+    Ok(server)
+}
+
+fn warn_of_unknown_variables() {
     let names = std::env::vars_os().map(|(name, _)| name);
     let known = [&[cli::SERVER_ENV, server::UPGRADE_ENV], &server::CLUSTER_VARIABLES[..]].concat();
     for line in options::unknown_variables(names, &known) {
         log::warn!("{line}");
     }
-    #[cfg(target_pointer_width = "64")]
-    own_pages::release();
-    Ok(server)
 }

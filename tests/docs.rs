@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 
 use examples::Session;
 
-const PAGES: [&str; 27] = [
+const PAGES: [&str; 29] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -29,6 +29,7 @@ const PAGES: [&str; 27] = [
     "docs/capacity.md",
     "docs/client.md",
     "docs/cluster.md",
+    "docs/debian.md",
     "docs/doctor.md",
     "docs/element.md",
     "docs/examples/README.md",
@@ -37,6 +38,7 @@ const PAGES: [&str; 27] = [
     "docs/internals/decisions.md",
     "docs/internals/glossary.md",
     "docs/internals/testing.md",
+    "docs/load-tests.md",
     "docs/operating.md",
     "docs/proxies.md",
     "docs/recipes.md",
@@ -158,7 +160,7 @@ fn the_examples_of_the_calls_are_true() {
 
 #[test]
 fn the_commands_of_the_other_pages_are_true() {
-    for page in ["docs/operating.md", "docs/troubleshooting.md"] {
+    for page in ["docs/debian.md", "docs/operating.md", "docs/troubleshooting.md"] {
         let mut session = Session::start();
         session.follow(page);
         session.run_code(page);

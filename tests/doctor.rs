@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use common::{ClosedPort, Finished, Folder, Server, command, run, run_with, until};
+use common::{ClosedPort, Finished, Folder, Pair, Server, command, run, run_with, until};
 use nginx::{Nginx, Site};
 use rustix::process::Signal;
 use support::redis::Redis;
@@ -105,6 +105,20 @@ fn no_problem_is_found_with_a_correct_proxy_or_without_one() {
         assert_eq!(lines, 16, "one line per check and one at the end: {finished:?}");
     }
     assert!(server.log().iter().all(|line| !line.contains("doctor-")), "{:?}", server.log());
+}
+
+#[test]
+fn the_direct_port_may_speak_tls_too() {
+    let folder = Folder::new("doctor");
+    let pair = Pair::usual(&folder, "doctor");
+    let addresses = ["tls:127.0.0.1:0"; 2];
+    let server = Server::on(&addresses, &pair.options());
+    let mut doctor = command();
+    doctor.args(["doctor", "--wait", "1s", "--direct-port", &server.port(1).to_string()]);
+    doctor.arg(server.url(0)).env("SSL_CERT_FILE", &pair.certificate);
+    let finished = run(doctor);
+    let expected = format!("ok    direct     {} is open", server.url(1));
+    assert_eq!(lines_about(&finished, "direct"), [expected], "{finished:?}");
 }
 
 #[test]

@@ -8,11 +8,12 @@ mod link;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 
 use common::{
     CLUSTER_FOLDER, Client, EventStream, Folder, Identity, PROXY_FOLDER, Params, ProxyProcess,
     RECIPES, Recipe, Server, Socket, command, free_address, get_at, raise_file_limit, request,
-    until,
+    trusting, until,
 };
 use link::Link;
 use serde_json::json;
@@ -69,6 +70,16 @@ impl Recipe {
 impl Proxy {
     fn client(&self) -> Client {
         Client::connect(self.process.address)
+    }
+
+    /// Connects with TLS.
+    #[track_caller]
+    fn tls_client(&self) -> Client {
+        let config = trusting(&[&self.process.pair]);
+        let mut client = Client::connect_tls(self.process.tls_address, &config, "chat.test");
+        let shaken = client.try_shake_hands();
+        assert!(shaken.is_ok(), "{}: {shaken:?}: {}", self.name, self.process.logs());
+        client
     }
 
     /// Asserts that a member whose read is closed by `close` gets its goodbye at once, although its
@@ -129,6 +140,59 @@ fn consecutive_long_polls_are_answered_when_a_message_comes() {
         let answer = client.get("/read", &[("channel", "room"), ("timeout", "2")]).ok();
         assert_eq!(answer.ids(), [0; 0], "{}", proxy.name);
     });
+}
+
+#[test]
+fn https_carries_calls_long_polls_streams_and_web_sockets() {
+    each(|proxy| {
+        let connect = || proxy.tls_client();
+        let mut client = connect();
+        client.send_get("/read", &[("channel", "room")]);
+        proxy.server.wait_for_readers("room", 1);
+        connect().get("/write", &[("channel", "room"), ("message", "howdy")]).ok();
+        assert_eq!(client.response().ok().texts(), ["howdy"], "{}", proxy.name);
+        let params = [("channel", "room"), ("from_id", "2")];
+        let mut events = EventStream::open(connect(), &params, &[]).client;
+        let mut socket = Socket::open(connect(), &params, &[]);
+        proxy.server.wait_for_readers("room", 2);
+        proxy.server.write("room", "twice");
+        assert!(events.take_until(b"twice").is_some(), "{}", proxy.name);
+        assert!(socket.text().contains("twice"), "{}", proxy.name);
+    });
+}
+
+#[test]
+fn plain_http_is_redirected_if_speak_is_to_do_that() {
+    for recipe in &RECIPES {
+        let proxy = recipe.start(&["--redirect-https"]);
+        let plain = proxy.client().get("/", &[]);
+        let location = plain.header("Location").unwrap_or_default().to_owned();
+        assert_eq!(plain.status, 308, "{}", proxy.name);
+        assert!(location.starts_with("https://"), "{}: {location}", proxy.name);
+        proxy.tls_client().get("/members", &[("channel", "room")]).ok();
+        proxy.client().get("/health", &[]).ok();
+    }
+}
+
+#[test]
+fn nginx_serves_http_2() {
+    let proxy = RECIPES[0].start(&[]);
+    proxy.server.write("room", "howdy");
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--http2", "--write-out", " HTTP/%{http_version}", "--cacert"]);
+    curl.arg(&proxy.process.pair.certificate);
+    let address = proxy.process.tls_address;
+    curl.arg("--resolve").arg(format!("chat.test:{}:{}", address.port(), address.ip()));
+    let target = format!("https://chat.test:{}/read?channel=room&from_id=0", address.port());
+    let finished = run_command(curl.arg(target));
+    assert!(finished.contains("howdy") && finished.ends_with(" HTTP/2"), "{finished}");
+}
+
+/// Returns the output of a command that succeeds.
+fn run_command(command: &mut Command) -> String {
+    let output = command.output().expect("a program of `make deps`");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
 }
 
 #[test]

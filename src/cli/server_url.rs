@@ -54,12 +54,12 @@ impl ServerUrl {
         Ok(Self { scheme, path_prefix: path.trim_end_matches('/').to_owned() })
     }
 
-    /// Returns the URL of another port of the same host, with http and without a path. None for a
-    /// Unix socket.
-    pub fn with_port(&self, port: u16) -> Option<Self> {
+    /// Returns the URL of another port of the same host, without a path, and with `scheme`: http or
+    /// https. None for a Unix socket.
+    pub fn with_port(&self, port: u16, scheme: fn(Authority) -> Scheme) -> Option<Self> {
         let (Scheme::Http(host) | Scheme::Https(host)) = &self.scheme else { return None };
         let host = Authority { name: host.name.clone(), port };
-        Some(Self { scheme: Scheme::Http(host), path_prefix: String::new() })
+        Some(Self { scheme: scheme(host), path_prefix: String::new() })
     }
 
     /// Returns the value of `Host` in requests.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{Access, AtFlags, CWD, FlockOperation, accessat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
@@ -49,16 +49,43 @@ impl Directory {
     pub(super) fn prepare(&self) -> Result<(), JournalError> {
         match DirBuilder::new().mode(DIRECTORY_MODE).create(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                let advice = match error.kind() {
-                    io::ErrorKind::NotFound => "; create the directory that is to contain it",
-                    _ => "; choose another --journal",
-                };
-                let path = self.path.display();
-                return Err(JournalError(format!("cannot create {path}: {error}{advice}")));
+                return Err(self.creation_error(&error));
             }
             _ => {}
         }
         self.check_access()
+    }
+
+    fn creation_error(&self, error: &io::Error) -> JournalError {
+        let advice = match error.kind() {
+            io::ErrorKind::NotFound => "; create the directory that is to contain it",
+            _ => "; choose another --journal",
+        };
+        JournalError(format!("cannot create {}: {error}{advice}", self.path.display()))
+    }
+
+    /// Checks what [`Directory::prepare`] and [`Directory::lock`] need, without a change. Returns
+    /// whether the directory exists.
+    pub(super) fn check(&self) -> Result<bool, JournalError> {
+        let change = Access::WRITE_OK | Access::EXEC_OK;
+        match fs::symlink_metadata(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+                let parent = parent.unwrap_or(Path::new("."));
+                return accessat(CWD, parent, change, AtFlags::EACCESS)
+                    .map(|()| false)
+                    .map_err(|error| self.creation_error(&error.into()));
+            }
+            Err(error) => return Err(self.creation_error(&error)),
+            Ok(_) => self.check_access()?,
+        }
+        accessat(CWD, &self.path, change, AtFlags::EACCESS)
+            .map(|()| true)
+            .map_err(|error| self.lock_error(&error.into()))
+    }
+
+    fn lock_error(&self, error: &io::Error) -> JournalError {
+        JournalError::io("lock the journal", &self.path.join(LOCK_NAME), error)
     }
 
     /// Checks that the directory is one, is the user's own, and that others have no access.
@@ -99,7 +126,7 @@ impl Directory {
             .mode(FILE_MODE)
             .open(&path)
             .and_then(|file| self.adopt(&file).map(|()| file))
-            .map_err(|error| JournalError::io("lock the journal", &path, &error))?;
+            .map_err(|error| self.lock_error(&error))?;
         let deadline = Instant::now() + wait_max;
         let result = loop {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -109,13 +136,18 @@ impl Directory {
         };
         match result {
             Ok(()) => Ok(file.into()),
-            Err(Errno::WOULDBLOCK) => Err(JournalError(format!(
-                "the journal {} is in use by another process: stop that process, or choose \
-                 another --journal",
-                self.path.display()
-            ))),
-            Err(error) => Err(JournalError::io("lock the journal", &path, &error.into())),
+            Err(Errno::WOULDBLOCK) => Err(self.in_use_error()),
+            Err(error) => Err(self.lock_error(&error.into())),
         }
+    }
+
+    /// Error for a journal whose lock another process has.
+    pub(super) fn in_use_error(&self) -> JournalError {
+        JournalError(format!(
+            "the journal {} is in use by another process: stop that process, or choose another \
+             --journal",
+            self.path.display()
+        ))
     }
 
     /// Returns whether a process has the lock.

@@ -96,6 +96,8 @@ pub struct Options {
     pub sandbox: bool,
     /// Least severe level that is logged.
     pub log: LevelFilter,
+    /// Check what a start needs, and exit.
+    pub check: bool,
 }
 
 /// Help for `--cluster`.
@@ -380,6 +382,13 @@ pub const SPECS: &[Spec<Options>] = &[
         help: "log level: error, warn, info or debug",
         set: |options, text| set(&mut options.log, parse_level(text)),
     },
+    Spec {
+        name: "check",
+        takes: Arity::Nothing,
+        default: "off",
+        help: "check options, files, addresses and user as a start does, then exit",
+        set: |options, text| set(&mut options.check, parse_bool(text)),
+    },
 ];
 
 impl Options {
@@ -478,6 +487,7 @@ impl Options {
             user: None,
             sandbox: true,
             log: LevelFilter::Info,
+            check: false,
         };
         for spec in SPECS {
             spec.set_all(&mut options, spec.default).expect("valid defaults");

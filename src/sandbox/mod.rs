@@ -99,19 +99,35 @@ impl Sandbox {
         })
     }
 
+    /// Gives the files that root has just created to the user of `--user`, then drops the
+    /// privileges as [`Sandbox::drop_privileges`] does.
+    ///
+    /// # Errors
+    ///
+    /// One line, if the process cannot switch to the user.
+    pub fn enter(self, ports: &[u16], outgoing: &OutgoingPorts) -> Result<SandboxStatus, String> {
+        if let Some(user) = &self.user {
+            self.sockets.iter().for_each(|path| user.chown_socket(path));
+            self.journal.iter().for_each(|path| user.chown_journal(path));
+        }
+        self.drop_privileges(ports, outgoing)
+    }
+
     /// Drops the privileges of this thread, which has to be the only one. A successor may bind
     /// `ports` again, and this process may connect to the `outgoing` ones.
     ///
     /// # Errors
     ///
     /// One line, if the process cannot switch to the user.
-    pub fn enter(self, ports: &[u16], outgoing: &OutgoingPorts) -> Result<SandboxStatus, String> {
+    pub fn drop_privileges(
+        self,
+        ports: &[u16],
+        outgoing: &OutgoingPorts,
+    ) -> Result<SandboxStatus, String> {
         // The files of the rules are opened before the rights are dropped that this may need.
         let ruleset = self.is_enabled.then(|| landlock::prepare(&self.paths(), ports, outgoing));
         let name = self.user.as_ref().map(|user| user.name.clone());
         if let Some(user) = &self.user {
-            self.sockets.iter().for_each(|path| user.chown_socket(path));
-            self.journal.iter().for_each(|path| user.chown_journal(path));
             user.switch_user().map_err(|error| format!("--user {}: {error}", user.name))?;
         }
         if self.is_enabled {

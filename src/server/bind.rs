@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::activation::ActivatedSocket;
-use super::diagnose::explain_bind_error;
+use super::diagnose::{SocketOwner, explain_bind_error, running_speak};
 use super::listener::OsListener;
 use super::start_error::StartError;
 use super::tls::ServerTls;
@@ -64,24 +64,32 @@ pub(super) fn bind_listeners(
 ///
 /// [`StartError`] for certificates without such a listener, or the opposite.
 fn set_up_tls(listeners: &mut [OsListener], tls: Option<&ServerTls>) -> Result<(), StartError> {
-    let mut with_tls = listeners.iter_mut().filter(|it| it.is_tls()).peekable();
-    match tls {
-        Some(tls) if with_tls.peek().is_some() => {
-            with_tls.for_each(|listener| listener.set_tls(tls.acceptor()));
-            Ok(())
-        }
-        Some(_) => Err(StartError(
+    check_tls(tls.is_some(), listeners.iter().any(OsListener::is_tls))?;
+    if let Some(tls) = tls {
+        let with_tls = listeners.iter_mut().filter(|it| it.is_tls());
+        with_tls.for_each(|listener| listener.set_tls(tls.acceptor()));
+    }
+    Ok(())
+}
+
+/// Checks that there are certificates if and only if there is a listener for them.
+///
+/// # Errors
+///
+/// [`StartError`] if there is one without the other.
+pub(super) fn check_tls(has_certificates: bool, has_listener: bool) -> Result<(), StartError> {
+    let line = match (has_certificates, has_listener) {
+        (true, false) => {
             "--tls-cert: no listener speaks TLS; add --listen tls:443, or in a socket unit \
              FileDescriptorName=tls"
-                .into(),
-        )),
-        None if with_tls.peek().is_some() => Err(StartError(
+        }
+        (false, true) => {
             "a socket unit has FileDescriptorName=tls, and there is no certificate; give \
              --tls-cert FILE and --tls-key FILE"
-                .into(),
-        )),
-        None => Ok(()),
-    }
+        }
+        (true, true) | (false, false) => return Ok(()),
+    };
+    Err(StartError(line.into()))
 }
 
 /// Addresses to bind. Activated public listeners replace the default addresses.
@@ -94,6 +102,33 @@ fn addresses<'o>(
         if options.has_default_listeners() && has_public { &[][..] } else { &options.listen };
     let public = public.iter().map(|address| (ListenerKind::Public, address));
     public.chain(options.admin_listen.iter().map(|address| (ListenerKind::Admin, address)))
+}
+
+/// Checks that the addresses of the options could be bound, and leaves nothing behind. Passes each
+/// to `report`, with the running Speak that has it, if there is one.
+///
+/// # Errors
+///
+/// [`StartError`] as for a start, except that a running Speak may have an address: it hands the
+/// address over in an upgrade, and a restart frees it.
+pub(super) fn check_addresses(
+    options: &Options,
+    report: &mut dyn FnMut(&ListenAddr, Option<SocketOwner>),
+) -> Result<(), StartError> {
+    for (_, address) in addresses(options, &[]) {
+        match OsListener::check(address, options.request_timeout) {
+            Ok(()) => report(address, None),
+            Err(error) => {
+                let is_in_use = error.kind() == io::ErrorKind::AddrInUse;
+                let owner = is_in_use.then(|| running_speak(address)).flatten();
+                if owner.is_none() {
+                    return Err(StartError(explain_bind_error(address, &error)));
+                }
+                report(address, owner);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn bind(

@@ -1,5 +1,6 @@
 //! Diagnosis of a failed start: the process that has the port, the missing right, the low limit.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -11,6 +12,9 @@ use crate::options::ListenAddr;
 /// State of a listening socket in `/proc/net/tcp` (`proc_net_tcp.rst` of the kernel's
 /// documentation).
 const TCP_LISTEN_HEX: &str = "0A";
+
+/// Flags of a listening socket in `/proc/net/unix` (`__SO_ACCEPTCON`, `proc_pid_net(5)`).
+const UNIX_LISTEN_FLAGS: &str = "00010000";
 
 /// Explains in one line why the server cannot listen on an address, and what to do about it.
 pub(super) fn explain_bind_error(address: &ListenAddr, error: &io::Error) -> String {
@@ -31,7 +35,8 @@ pub(super) fn explain_bind_error(address: &ListenAddr, error: &io::Error) -> Str
 fn tcp_advice(port: u16, errno: Option<Errno>) -> Option<String> {
     match errno? {
         Errno::ADDRINUSE => {
-            let owner = port_owner(port).map_or_else(
+            let owner = port_owners(port).into_iter().flatten().next();
+            let owner = owner.map_or_else(
                 || format!("find its process with `ss -ltnp 'sport = :{port}'`, as root"),
                 |owner| format!("stop {owner}"),
             );
@@ -97,15 +102,67 @@ fn parent_dir(path: &Path) -> String {
     parent.unwrap_or(Path::new(".")).display().to_string()
 }
 
-/// Returns the program that listens on a port. Root sees the processes of all users, others only
-/// their own.
-fn port_owner(port: u16) -> Option<String> {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .map(|table| fs::read_to_string(table).unwrap_or_default());
-    let inode = tables
-        .iter()
-        .flat_map(|table| table.lines())
-        .find_map(|line| inode_of_listener(line, port))?;
+/// Process that has a socket.
+pub(super) struct SocketOwner {
+    process: u32,
+    /// Name of its program. The kernel cuts it to 15 bytes.
+    name: String,
+}
+
+impl SocketOwner {
+    /// Returns whether this is a Speak, whatever its build: `speak`, `speak-small`.
+    pub(super) fn is_speak(&self) -> bool {
+        self.name.starts_with("speak")
+    }
+}
+
+impl fmt::Display for SocketOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (process {})", self.name, self.process)
+    }
+}
+
+/// Returns the running Speak that listens on an address. `None` if a process of another program,
+/// or one that this user cannot see, listens there.
+pub(super) fn running_speak(address: &ListenAddr) -> Option<SocketOwner> {
+    let owners = match address {
+        ListenAddr::Tcp(address) | ListenAddr::Tls(address) => port_owners(address.port()),
+        ListenAddr::Unix(path) => unix_owners(path),
+    };
+    // With an unknown one among them, nothing is certain.
+    let owners: Option<Vec<_>> = owners.into_iter().collect();
+    owners.filter(|owners| owners.iter().all(SocketOwner::is_speak))?.into_iter().next()
+}
+
+/// Returns the processes that listen on a port. `None` for one that this user cannot see: root sees
+/// the processes of all users, others only their own.
+fn port_owners(port: u16) -> Vec<Option<SocketOwner>> {
+    owners_in(&["tcp", "tcp6"], &|line| inode_of_listener(line, port))
+}
+
+/// Returns the processes that listen on a Unix socket, like [`port_owners`].
+fn unix_owners(path: &Path) -> Vec<Option<SocketOwner>> {
+    owners_in(&["unix"], &|line| inode_of_unix_listener(line, path))
+}
+
+/// Returns the processes that have the sockets of these tables. `inode` returns that of a line.
+// Not inlined, as the next function, so that the binary holds it once.
+#[inline(never)]
+fn owners_in(tables: &[&str], inode: &dyn Fn(&str) -> Option<&str>) -> Vec<Option<SocketOwner>> {
+    let mut owners = Vec::new();
+    for table in tables {
+        // Not `/proc/net`, which a unit with `ProcSubset=pid` does not have.
+        let table = fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();
+        for inode in table.lines().filter_map(inode) {
+            owners.push(socket_owner(inode));
+        }
+    }
+    owners
+}
+
+/// Returns a process that has the socket with this inode.
+#[inline(never)]
+fn socket_owner(inode: &str) -> Option<SocketOwner> {
     let link = format!("socket:[{inode}]");
     let processes = fs::read_dir("/proc").ok()?.flatten();
     processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).find_map(
@@ -115,9 +172,17 @@ fn port_owner(port: u16) -> Option<String> {
                 fs::read_link(file.path()).is_ok_and(|target| target.as_os_str() == link.as_str())
             })?;
             let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
-            Some(format!("{} (process {process})", name.trim_end()))
+            Some(SocketOwner { process, name: name.trim_end().to_owned() })
         },
     )
+}
+
+/// Returns the inode in a line of `/proc/net/unix`, if that socket listens at this path.
+fn inode_of_unix_listener<'a>(line: &'a str, path: &Path) -> Option<&'a str> {
+    let mut fields = line.split_ascii_whitespace();
+    let (flags, inode) = (fields.nth(3)?, fields.nth(2)?);
+    let is_listener = flags == UNIX_LISTEN_FLAGS && path.to_str()? == fields.next()?;
+    is_listener.then_some(inode)
 }
 
 /// Returns the inode in a line of `/proc/net/tcp`, if that socket listens on this port.
@@ -173,5 +238,17 @@ mod tests {
         let head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   \
             uid  timeout inode";
         assert_eq!(inode_of_listener(head, 0), None);
+    }
+
+    #[test]
+    fn a_line_of_the_kernels_table_of_unix_sockets_is_parsed() {
+        let line = "0000000000000000: 00000002 00000000 00010000 0001 01 23517 /run/speak/socket";
+        let path = Path::new("/run/speak/socket");
+        let inode = |line: &str| inode_of_unix_listener(line, path).map(str::to_owned);
+        assert_eq!(inode(line).as_deref(), Some("23517"));
+        assert_eq!(inode(&line.replace("00010000", "00000000")), None);
+        assert_eq!(inode(&line.replace("/socket", "/other")), None);
+        assert_eq!(inode("0000000000000000: 00000002 00000000 00010000 0001 01 23517"), None);
+        assert_eq!(inode("Num       RefCount Protocol Flags    Type St Inode Path"), None);
     }
 }

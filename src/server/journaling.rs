@@ -14,7 +14,7 @@ use super::listener::OsListener;
 use super::start_error::StartError;
 use super::timer_fd::TimerFd;
 use crate::hub::{self, Hub, Now, Recovery};
-use crate::journal::{Config, Item, JournalError, Opened, Recovered};
+use crate::journal::{self, Checked, Config, Item, JournalError, Opened, Recovered};
 use crate::options::Options;
 use crate::service::{Service, command_position, record_position};
 
@@ -83,24 +83,44 @@ pub(super) fn read_of_exited(
     read_opened(Opened::open_released(config, RELEASE_MAX), hub_config)
 }
 
+/// Checks the journal of the options as a start would, and changes nothing. `None` without one.
+///
+/// # Errors
+///
+/// [`StartError`] if it cannot be used, also if another process uses it, unless `may_be_in_use`.
+pub(super) fn check(
+    options: &Options,
+    may_be_in_use: bool,
+    hub_config: &hub::Config,
+) -> Result<Option<Checked>, StartError> {
+    let Some(directory) = options.journal.as_deref() else { return Ok(None) };
+    let mut recovery = Recovery::new(hub_config.clone());
+    let checked = journal::check(directory, may_be_in_use, &mut |item| load(&mut recovery, &item));
+    checked.map(Some).map_err(cannot_use)
+}
+
+/// Loads a part of a journal.
+fn load(recovery: &mut Recovery, item: &Item<'_>) -> Result<(), String> {
+    match item {
+        Item::Piece(piece) => recovery.load_piece(piece),
+        Item::Record(record) => {
+            let now = Now { mono: hub::Millis(record.mono_ms), unix_ms: record.unix_ms };
+            recovery.apply_record(now, record.commands, |index| {
+                command_position(record.position, index)
+            })
+        }
+    }
+    .map_err(|hub::Corrupt(fault)| format!("the journal has contents of no version: {fault}"))
+}
+
 fn read_opened(
     opened: Result<Opened, JournalError>,
     hub_config: &hub::Config,
 ) -> Result<(Option<(Hub, Now)>, PendingJournal), StartError> {
     let mut recovery = Recovery::new(hub_config.clone());
-    let mut load = |item: Item<'_>| {
-        match item {
-            Item::Piece(piece) => recovery.load_piece(piece),
-            Item::Record(record) => {
-                let now = Now { mono: hub::Millis(record.mono_ms), unix_ms: record.unix_ms };
-                recovery.apply_record(now, record.commands, |index| {
-                    command_position(record.position, index)
-                })
-            }
-        }
-        .map_err(|hub::Corrupt(fault)| format!("the journal has contents of no version: {fault}"))
-    };
-    let recovered = opened.and_then(|opened| opened.recover(&mut load)).map_err(cannot_use)?;
+    let recovered = opened
+        .and_then(|opened| opened.recover(&mut |item| load(&mut recovery, &item)))
+        .map_err(cannot_use)?;
     let restored = recovery.finish(unix_ms()).map(|(mut hub, now)| {
         if recovered.needs_new_epoch {
             log::warn!("journal: the last records may be lost; message ids begin a new epoch");

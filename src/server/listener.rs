@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use super::activation::{not_a_listener, unix_with_tls};
@@ -119,6 +120,21 @@ impl OsListener {
             is_activated: false,
             is_transferred: false,
         })
+    }
+
+    /// Checks that the address could be bound. Leaves nothing behind: no client can connect, and no
+    /// file is created.
+    ///
+    /// # Errors
+    ///
+    /// The error of [`OsListener::bind`].
+    pub(super) fn check(address: &ListenAddr, response_timeout: Duration) -> io::Result<()> {
+        match address {
+            ListenAddr::Tcp(address) | ListenAddr::Tls(address) => {
+                bind_tcp(*address, response_timeout).map(drop)
+            }
+            ListenAddr::Unix(path) => check_unix(path),
+        }
     }
 
     /// Continues with a predecessor's socket at this address.
@@ -275,10 +291,18 @@ impl Drop for OsListener {
 }
 
 fn listen_tcp(address: SocketAddr, response_timeout: Duration) -> io::Result<OwnedFd> {
-    match bind_tcp(address, response_timeout) {
+    let socket = bind_tcp(address, response_timeout)?;
+    net::listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+/// Binds a socket that does not listen yet.
+fn bind_tcp(address: SocketAddr, response_timeout: Duration) -> io::Result<OwnedFd> {
+    match bind_exactly(address, response_timeout) {
         // On a machine without IPv6, `[::]` means all IPv4 addresses.
         Err(error) if address.ip().is_unspecified() && address.is_ipv6() && lacks_ipv6(&error) => {
-            bind_tcp((IpAddr::from(Ipv4Addr::UNSPECIFIED), address.port()).into(), response_timeout)
+            let all = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+            bind_exactly((all, address.port()).into(), response_timeout)
         }
         result => result,
     }
@@ -289,7 +313,7 @@ fn lacks_ipv6(error: &io::Error) -> bool {
     matches!(errno, Some(rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ADDRNOTAVAIL))
 }
 
-fn bind_tcp(address: SocketAddr, response_timeout: Duration) -> io::Result<OwnedFd> {
+fn bind_exactly(address: SocketAddr, response_timeout: Duration) -> io::Result<OwnedFd> {
     let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let socket = socket(family)?;
     if address.is_ipv6() {
@@ -298,7 +322,6 @@ fn bind_tcp(address: SocketAddr, response_timeout: Duration) -> io::Result<Owned
     sockopt::set_socket_reuseaddr(&socket, true)?;
     set_up_tcp(&socket, response_timeout)?;
     net::bind(&socket, &address)?;
-    net::listen(&socket, BACKLOG)?;
     Ok(socket)
 }
 
@@ -332,24 +355,41 @@ fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Checks that [`listen_unix`] could listen at a path. Creates no file.
+fn check_unix(path: &Path) -> io::Result<()> {
+    SocketAddrUnix::new(path)?;
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+        Ok(_) if is_stale(path, || thread::sleep(LISTEN_RETRY_DELAY)) => {}
+        Ok(_) => return Err(rustix::io::Errno::ADDRINUSE.into()),
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    Ok(accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?)
+}
+
 /// Removes a socket on which no process listens. Removes nothing else, not even a link to such a
 /// socket, and returns false then. `wait` waits for [`LISTEN_RETRY_DELAY`].
-fn remove_stale(path: &Path, mut wait: impl FnMut()) -> io::Result<bool> {
-    let Some(id) = file_id(path) else { return Ok(false) };
+fn remove_stale(path: &Path, wait: impl FnMut()) -> io::Result<bool> {
+    if is_stale(path, wait) { fs::remove_file(path).map(|()| true) } else { Ok(false) }
+}
+
+/// Returns whether this is a socket on which no process listens. `wait` waits for
+/// [`LISTEN_RETRY_DELAY`].
+fn is_stale(path: &Path, mut wait: impl FnMut()) -> bool {
+    let Some(id) = file_id(path) else { return false };
     for _ in 0..2 {
         if !UnixStream::connect(path)
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
         {
-            return Ok(false);
+            return false;
         }
         // A socket that was just bound also refuses connections, until its process listens.
         wait();
     }
     // Another server that is starting may have replaced the file meanwhile.
-    if file_id(path) != Some(id) {
-        return Ok(false);
-    }
-    fs::remove_file(path).map(|()| true)
+    file_id(path) == Some(id)
 }
 
 /// ID of the socket at this path. `None` if there is no socket.

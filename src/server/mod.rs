@@ -6,6 +6,7 @@
 mod activation;
 mod bind;
 mod challenge_dir;
+mod check;
 mod clock;
 mod clustering;
 mod diagnose;
@@ -59,7 +60,7 @@ use self::tls::ServerTls;
 use self::upgrade::{Predecessor, UpgradeCoordinator};
 use crate::hub::Millis;
 use crate::options::Options;
-use crate::sandbox::OutgoingPorts;
+use crate::sandbox::{OutgoingPorts, Sandbox};
 use crate::service::{Event, InitialHub, Listener, ListenerKind, NextWake, Service, hub_config};
 use crate::snapshot::StateFile;
 
@@ -417,6 +418,16 @@ impl Server {
         }
         None
     }
+}
+
+/// Checks what a start with these options needs, and prints a line for each finding on standard
+/// output. Drops the privileges of the process, as a start does, and leaves nothing else behind.
+///
+/// # Errors
+///
+/// [`StartError`] with the line of the start's first error.
+pub fn check(options: &Options, sandbox: Sandbox) -> Result<(), StartError> {
+    check::check(options, sandbox, fill_random)
 }
 
 /// Creates the poll, and the files that it watches from the start.

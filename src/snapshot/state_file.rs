@@ -10,6 +10,9 @@ use std::io::{self, BufReader, BufWriter};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::io::Errno;
+
 use super::format;
 use super::load_error::LoadError;
 use crate::hub::{Config, Hub, Now};
@@ -54,14 +57,9 @@ impl StateFile {
     ///
     /// The error of opening, reading or renaming a file that exists.
     pub fn load(&self, config: &Config, unix_ms: u64) -> io::Result<LoadResult> {
-        let file = match File::open(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(LoadResult::Missing);
-            }
-            result => result?,
-        };
-        match format::read(config, unix_ms, &mut BufReader::with_capacity(BUFFER_BYTES, file)) {
-            Ok((hub, now)) => Ok(LoadResult::Loaded(Box::new(hub), now)),
+        match self.read(config, unix_ms) {
+            Ok(None) => Ok(LoadResult::Missing),
+            Ok(Some((hub, now))) => Ok(LoadResult::Loaded(Box::new(hub), now)),
             // The disk failed, not the snapshot.
             Err(LoadError::Io(error)) => Err(error),
             Err(error) => {
@@ -69,6 +67,37 @@ impl StateFile {
                 fs::rename(&self.path, &renamed)?;
                 Ok(LoadResult::Rejected(error, renamed))
             }
+        }
+    }
+
+    /// Reads the hub of the last stop, and changes nothing. `None` if there is no file. `unix_ms`
+    /// is the present time.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`] for a file that cannot be used.
+    pub fn read(&self, config: &Config, unix_ms: u64) -> Result<Option<(Hub, Now)>, LoadError> {
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            result => result.map_err(LoadError::Io)?,
+        };
+        let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
+        format::read(config, unix_ms, &mut file).map(Some)
+    }
+
+    /// Checks that the file could be written, and creates none: the server that has the file may be
+    /// writing it.
+    ///
+    /// # Errors
+    ///
+    /// The reason why no file can be created in its folder.
+    pub fn check_access(&self) -> io::Result<()> {
+        let (new, folder) = (self.new_path(), self.folder());
+        let change = Access::WRITE_OK | Access::EXEC_OK;
+        accessat(CWD, folder, change, AtFlags::EACCESS)?;
+        match accessat(CWD, &new, Access::WRITE_OK, AtFlags::EACCESS) {
+            Err(Errno::NOENT) => Ok(()),
+            result => Ok(result?),
         }
     }
 
@@ -109,8 +138,12 @@ impl StateFile {
         }
         stored?;
         // The new name is on the disk only once its folder is.
+        File::open(self.folder())?.sync_all()
+    }
+
+    fn folder(&self) -> &Path {
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        folder.unwrap_or(Path::new("."))
     }
 
     fn write_new(&self, hub: &Hub, now: Now) -> io::Result<()> {

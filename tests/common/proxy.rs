@@ -10,7 +10,9 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, Signal, getuid, kill_process_group};
 
 use super::folder::Folder;
+use super::ports::free_address;
 use super::running::Running;
+use super::tls::Pair;
 use super::wait::until;
 
 pub const PROXY_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/proxies");
@@ -24,17 +26,42 @@ const NGINX_LOGS: &str = "/var/log/nginx";
 /// A proxy and its configuration.
 pub struct Recipe {
     pub file: &'static str,
-    /// The public address in the file, and its replacement in a test.
-    listener: (&'static str, &'static str),
+    /// Parts of the file, with their replacements in a test: the public address first.
+    parts: &'static [(&'static str, &'static str)],
     run: fn(&Path, &Path) -> Command,
 }
 
 pub const RECIPES: [Recipe; 3] = [
-    Recipe { file: "nginx.conf", listener: ("listen 80;", "listen ADDRESS;"), run: nginx },
-    Recipe { file: "haproxy.cfg", listener: ("bind :80 ", "bind ADDRESS "), run: haproxy },
+    Recipe {
+        file: "nginx.conf",
+        parts: &[
+            ("listen 80;", "listen ADDRESS;"),
+            ("listen 443 ", "listen TLS "),
+            ("/etc/letsencrypt/live/chat.example.org/fullchain.pem", "FOLDER/both.pem"),
+            ("/etc/letsencrypt/live/chat.example.org/privkey.pem", "FOLDER/both.pem"),
+        ],
+        run: nginx,
+    },
+    Recipe {
+        file: "haproxy.cfg",
+        parts: &[
+            ("bind :80 ", "bind ADDRESS "),
+            ("bind :443 ", "bind TLS "),
+            ("/etc/haproxy/chat.example.org.pem", "FOLDER/both.pem"),
+        ],
+        run: haproxy,
+    },
     Recipe {
         file: "Caddyfile",
-        listener: ("chat.example.org {", "http://:PORT {\n\tbind IP"),
+        // Both are for any host: a site of `https://` and `http://` is two.
+        parts: &[
+            ("chat.example.org {", "http://:PORT {\n\tbind IP"),
+            ("SECOND.example.org {", "https://:SECURE {\n\tbind SAFE"),
+            (
+                "SECOND: tls /etc/ssl/chat.pem /etc/ssl/chat.key",
+                "\n\ttls FOLDER/both.pem FOLDER/both.pem",
+            ),
+        ],
         run: caddy,
     },
 ];
@@ -79,10 +106,11 @@ fn haproxy(_: &Path, file: &Path) -> Command {
 }
 
 fn caddy(folder: &Path, file: &Path) -> Command {
-    // Its admin port would be the same for all instances.
+    // Its admin port would be the same for all instances, and so would port 80.
     let text = fs::read_to_string(file).expect("the configuration");
     let (comment, rules) = text.split_once("\n{\n").expect("global options");
-    fs::write(file, format!("{comment}\n{{\n\tadmin off\n{rules}")).expect("a configuration");
+    fs::write(file, format!("{comment}\n{{\n\tadmin off\n\tauto_https disable_redirects\n{rules}"))
+        .expect("a configuration");
     let mut command = Command::new("caddy");
     command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file);
     command.env("HOME", folder).env("XDG_DATA_HOME", folder).env("XDG_CONFIG_HOME", folder);
@@ -93,6 +121,10 @@ fn caddy(folder: &Path, file: &Path) -> Command {
 pub struct ProxyProcess {
     running: Running,
     pub address: SocketAddr,
+    /// Address with TLS, if the recipe has one.
+    pub tls_address: SocketAddr,
+    /// Certificate for `chat.test` and 127.0.0.1.
+    pub pair: Pair,
     folder: Folder,
 }
 
@@ -106,19 +138,25 @@ impl Recipe {
     ) -> ProxyProcess {
         let folder = Folder::new("proxy");
         let file = folder.file(self.file);
-        let text = self.configuration(files, folder.path(), address, servers);
+        let tls_address = free_address();
+        let pair = Pair::usual(&folder, "chat");
+        let both = [&pair.certificate, &pair.key].map(|it| fs::read(it).expect("a file in PEM"));
+        fs::write(folder.file("both.pem"), both.concat()).expect("a file with both");
+        let text = self.configuration(files, folder.path(), [address, tls_address], servers);
         fs::write(&file, text).expect("a configuration");
         let log = fs::File::create(folder.file("log")).expect("a log");
         let mut command = (self.run)(folder.path(), &file);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
         // A process group of its own, so that its workers end with it.
         let running = Running::start(command.process_group(0));
-        let mut proxy = ProxyProcess { running, address, folder };
+        let mut proxy = ProxyProcess { running, address, tls_address, pair, folder };
         until(&format!("{} listens", self.file), || {
             let status = proxy.running.status();
             let said = || fs::read_to_string(proxy.folder.file("log"));
             assert!(status.is_none(), "{} ended with {status:?}: {:?}", self.file, said());
+            let has_tls = files == PROXY_FOLDER;
             TcpStream::connect(address).is_ok()
+                && (!has_tls || TcpStream::connect(tls_address).is_ok())
         });
         proxy
     }
@@ -128,7 +166,7 @@ impl Recipe {
         &self,
         files: &str,
         folder: &Path,
-        address: SocketAddr,
+        [address, tls_address]: [SocketAddr; 2],
         servers: &[SocketAddr],
     ) -> String {
         let text = fs::read_to_string(Path::new(files).join(self.file)).expect("the recipe");
@@ -149,12 +187,26 @@ impl Recipe {
         for (node, server) in NODES.iter().zip(servers) {
             rules = replaced(&rules, node, &server.to_string());
         }
-        let listener = self.listener.1.replace("ADDRESS", &address.to_string());
-        let listener = listener
-            .replace("PORT", &address.port().to_string())
-            .replace("IP", &address.ip().to_string());
-        let rules = replaced(&rules, self.listener.0, &listener);
-        let rules = rules.replace(NGINX_LOGS, &folder.display().to_string());
+        // Caddy has a second site in place of a second listener.
+        if let Some((_, site)) = rules.split_once("chat.example.org {") {
+            let second = site.replace("For a certificate of your own: ", "SECOND: ");
+            rules.push_str(&format!("SECOND.example.org {{{second}"));
+        }
+        let place = folder.display().to_string();
+        // Those of a cluster have no TLS.
+        let count = if files == PROXY_FOLDER { self.parts.len() } else { 1 };
+        for (old, new) in &self.parts[..count] {
+            let new = new
+                .replace("ADDRESS", &address.to_string())
+                .replace("TLS", &tls_address.to_string())
+                .replace("PORT", &address.port().to_string())
+                .replace("SECURE", &tls_address.port().to_string())
+                .replace("IP", &address.ip().to_string())
+                .replace("SAFE", &tls_address.ip().to_string())
+                .replace("FOLDER", &place);
+            rules = replaced(&rules, old, &new);
+        }
+        let rules = rules.replace(NGINX_LOGS, &place);
         format!("{comment}\n\n{rules}")
     }
 }

@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import subprocess
+import tempfile
 import unittest
 
 import httpx
@@ -47,6 +48,26 @@ def promtool(*arguments, text=None):
     if done.returncode:
         raise AssertionError(f"promtool {' '.join(map(str, arguments))}: {said}")
     return said
+
+
+def block_of_debian(name):
+    """Returns the block of docs/debian.md after the comment with this name."""
+    page = (DIST.parent / "docs" / "debian.md").read_text()
+    _, _, rest = page.partition(f"<!-- {name}: ")
+    _, _, rest = rest.partition("```yaml\n")
+    return rest.partition("```\n")[0]
+
+
+class Configuration(unittest.TestCase):
+    def test_the_page_for_debian_has_a_valid_configuration(self):
+        with tempfile.TemporaryDirectory() as folder:
+            text = block_of_debian("prometheus")
+            self.assertIn("job_name: speak", text)
+            rules = "/etc/prometheus/speak-alerts.yml"
+            self.assertIn(rules, text)
+            path = pathlib.Path(folder) / "prometheus.yml"
+            path.write_text(text.replace(rules, str(DIST / "alerts.yml")))
+            self.assertIn("SUCCESS: 1 rule files found", promtool("check", "config", path))
 
 
 class Metrics(unittest.TestCase):

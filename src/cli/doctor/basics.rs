@@ -11,7 +11,7 @@ use super::target::{
 use crate::cli::client::Client;
 use crate::cli::error::ClientError;
 use crate::cli::http::Request;
-use crate::cli::server_url::Scheme;
+use crate::cli::server_url::{Scheme, ServerUrl};
 use crate::cli::tls::Verify;
 
 /// Difference of the clocks above which a chat shows wrong times.
@@ -130,7 +130,7 @@ pub(super) fn reach(
 /// Checks the port that has no proxy in front of it.
 pub(super) fn direct(target: &Target) -> CheckResult {
     let port = target.direct_port;
-    let Some(server) = target.server.with_port(port).filter(|_| port != 0) else {
+    let Some(server) = target.server.with_port(port, Scheme::Http).filter(|_| port != 0) else {
         return CheckResult::skip("there is no direct port");
     };
     match &target.server.scheme {
@@ -139,9 +139,18 @@ pub(super) fn direct(target: &Target) -> CheckResult {
         }
         _ => {}
     }
-    let response = Client::new(server.clone(), target.verify)
-        .call(&Request::get("/image-test"), RESPONSE_TIMEOUT);
-    match response {
+    let get_image = |server: &ServerUrl| {
+        Client::new(server.clone(), target.verify)
+            .call(&Request::get("/image-test"), RESPONSE_TIMEOUT)
+    };
+    // A server with certificates of its own speaks TLS there, too.
+    if let Scheme::Https(_) = target.server.scheme
+        && let Some(secure) = target.server.with_port(port, Scheme::Https)
+        && get_image(&secure).is_ok_and(|response| response.head.status == 200)
+    {
+        return CheckResult::ok(format!("{secure} is open"));
+    }
+    match get_image(&server) {
         Ok(response) if response.head.status == 200 && response.body.starts_with(b"GIF8") => {
             CheckResult::ok(format!("{server} is open"))
         }

@@ -64,6 +64,19 @@ impl ClusterSockets {
         Ok(Some(sockets))
     }
 
+    /// Looks up the host of the options' cluster as a start does, without a connection. Returns the
+    /// ports to which the server would connect. `None` without a cluster.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] if the URL is wrong or its host is unknown.
+    pub(in crate::server) fn check(options: &Options) -> Result<Option<OutgoingPorts>, StartError> {
+        let Some(url) = options.cluster.as_deref() else { return Ok(None) };
+        let url = cluster_url(url).map_err(StartError)?;
+        let target = RedisTarget::resolve(url).map_err(StartError)?;
+        Ok(Some(ports(&target)))
+    }
+
     /// Looks up the host of a cluster, and makes its log. The connections begin to connect in the
     /// first turn.
     fn new(
@@ -92,10 +105,7 @@ impl ClusterSockets {
 
     /// Ports to which the sockets connect.
     pub(in crate::server) fn outgoing_ports(&self) -> OutgoingPorts {
-        match self.target.master() {
-            Some(_) => OutgoingPorts::Any,
-            None => OutgoingPorts::Only(self.target.ports()),
-        }
+        ports(&self.target)
     }
 
     /// Begins a turn of the loop.
@@ -129,6 +139,13 @@ impl ClusterSockets {
     pub(in crate::server) fn next_deadline(&self) -> Option<Millis> {
         let (commands, follower) = (self.commands.borrow(), self.follower.borrow());
         Millis::earliest([commands.next_deadline(), follower.next_deadline()])
+    }
+}
+
+fn ports(target: &RedisTarget) -> OutgoingPorts {
+    match target.master() {
+        Some(_) => OutgoingPorts::Any,
+        None => OutgoingPorts::Only(target.ports()),
     }
 }
 
