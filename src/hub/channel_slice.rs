@@ -138,14 +138,14 @@ impl<'h> ChannelSlice<'h> {
     /// Iterates over the messages with ids from `start` up to but not including `end`.
     #[inline]
     fn entries(&self, start: u64, end: u64) -> impl Iterator<Item = &'h [u8]> + '_ {
-        let (all, has_blanks) = (self.channel, self.has_blanks());
+        let with_blanks = self.channel.filter(|_| self.has_blanks());
         let entries = self.channel.filter(|_| start < end).map(|channel| {
             let first = (start - channel.first_id) as usize;
             channel.entries.range(first..first + (end - start) as usize)
         });
-        entries.into_iter().flatten().map(move |entry| match all {
-            Some(channel) if has_blanks => channel.in_read_from_0(&entry.json),
-            _ => &*entry.json,
+        entries.into_iter().flatten().map(move |entry| match with_blanks {
+            Some(channel) => channel.in_read_from_0(&entry.json),
+            None => &*entry.json,
         })
     }
 
@@ -201,8 +201,12 @@ impl<'h> ChannelSlice<'h> {
     pub(super) fn truncate(&mut self, budget: &mut usize, has_message: &mut bool) -> bool {
         let Some(channel) = self.channel else { return false };
         if self.has_blanks() {
-            return self
-                .truncate_by(budget, has_message, |json| channel.in_read_from_0(json).len());
+            // Copies: a pointer to the caller's values would keep these in memory for all slices.
+            let (mut left, mut has_one) = (*budget, *has_message);
+            let length = |json: &[u8]| channel.in_read_from_0(json).len();
+            let is_cut = self.truncate_by(&mut left, &mut has_one, length);
+            (*budget, *has_message) = (left, has_one);
+            return is_cut;
         }
         self.truncate_by(budget, has_message, <[u8]>::len)
     }
