@@ -155,14 +155,20 @@ impl ResponseWriter {
     }
 
     /// Formats `Date` again if its second has changed.
+    #[inline]
     pub(super) fn set_time(&mut self, unix_ms: u64) {
         let second = (unix_ms / 1000).min(DATE_SECONDS_MAX);
         if second != self.date_second {
-            self.date_second = second;
-            self.date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
-            self.default_head = self.default_head_of(BodyType::JSON);
-            self.script_head = self.default_head_of(BodyType::SCRIPT);
+            self.set_second(second);
         }
+    }
+
+    #[cold]
+    fn set_second(&mut self, second: u64) {
+        self.date_second = second;
+        self.date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
+        self.default_head = self.default_head_of(BodyType::JSON);
+        self.script_head = self.default_head_of(BodyType::SCRIPT);
     }
 
     /// Returns a head of the default options up to its `Content-Length`.

@@ -21,10 +21,18 @@ pub struct ChannelSlice<'h> {
     /// Index of the channel, in the slices of a delivery; `u32::MAX` in others. Within one
     /// delivery, equal ids of equal indexes are equal messages.
     pub index: u32,
-    /// The slice is that of `from_id=0`.
-    is_full: bool,
-    /// It may have introductions in the place of messages that were removed.
-    has_blanks: bool,
+    extent: Extent,
+}
+
+/// Kind of the read that gets a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// From an id on.
+    Part,
+    /// `from_id=0`.
+    Full,
+    /// `from_id=0`, with introductions in the place of messages that were removed.
+    FullWithBlanks,
 }
 
 /// Whether a slice begins where the reader has read to.
@@ -71,8 +79,7 @@ impl<'h> ChannelSlice<'h> {
             start: next_id,
             end: next_id,
             gap: Gap::None,
-            is_full: false,
-            has_blanks: false,
+            extent: Extent::Part,
         }
     }
 
@@ -131,14 +138,14 @@ impl<'h> ChannelSlice<'h> {
     /// Iterates over the messages with ids from `start` up to but not including `end`.
     #[inline]
     fn entries(&self, start: u64, end: u64) -> impl Iterator<Item = &'h [u8]> + '_ {
-        let (all, has_blanks) = (self.channel, self.has_blanks);
+        let with_blanks = self.channel.filter(|_| self.has_blanks());
         let entries = self.channel.filter(|_| start < end).map(|channel| {
             let first = (start - channel.first_id) as usize;
             channel.entries.range(first..first + (end - start) as usize)
         });
-        entries.into_iter().flatten().map(move |entry| match all {
-            Some(channel) if has_blanks => channel.in_read_from_0(&entry.json),
-            _ => &*entry.json,
+        entries.into_iter().flatten().map(move |entry| match with_blanks {
+            Some(channel) => channel.in_read_from_0(&entry.json),
+            None => &*entry.json,
         })
     }
 
@@ -159,7 +166,8 @@ impl<'h> ChannelSlice<'h> {
     #[must_use]
     pub fn start(&self) -> u64 {
         let has_retained = self.channel.is_some_and(|channel| self.start < channel.next_id());
-        let is_from_0 = self.is_full && (has_retained || !self.introductions.is_empty());
+        let is_from_0 =
+            self.extent != Extent::Part && (has_retained || !self.introductions.is_empty());
         if is_from_0 { 0 } else { self.start }
     }
 
@@ -167,7 +175,7 @@ impl<'h> ChannelSlice<'h> {
     /// so that its messages are not those of other slices with the same ids.
     #[must_use]
     pub fn has_blanks(&self) -> bool {
-        self.has_blanks
+        self.extent == Extent::FullWithBlanks
     }
 
     /// Returns whether the slice is worth a reply to a reader.
@@ -178,10 +186,12 @@ impl<'h> ChannelSlice<'h> {
     /// Returns the fingerprint. Two slices of one channel in one turn with equal contents have the
     /// same.
     pub(super) fn fingerprint(&self) -> Fingerprint {
-        let introductions =
-            if self.introductions.is_empty() { 0 } else { self.introductions.len() };
-        let blanks = usize::from(self.has_blanks).rotate_right(1);
-        Fingerprint(self.start, self.end, self.gap, introductions | blanks)
+        let introductions = match self.extent {
+            Extent::Part => 0,
+            Extent::Full => self.introductions.len(),
+            Extent::FullWithBlanks => self.introductions.len() | 1 << (usize::BITS - 1),
+        };
+        Fingerprint(self.start, self.end, self.gap, introductions)
     }
 
     /// Removes the messages that exceed `budget`, the bytes left in the reply, and returns whether
@@ -190,10 +200,28 @@ impl<'h> ChannelSlice<'h> {
     #[inline]
     pub(super) fn truncate(&mut self, budget: &mut usize, has_message: &mut bool) -> bool {
         let Some(channel) = self.channel else { return false };
+        if self.has_blanks() {
+            // Copies: a pointer to the caller's values would keep these in memory for all slices.
+            let (mut left, mut has_one) = (*budget, *has_message);
+            let length = |json: &[u8]| channel.in_read_from_0(json).len();
+            let is_cut = self.truncate_by(&mut left, &mut has_one, length);
+            (*budget, *has_message) = (left, has_one);
+            return is_cut;
+        }
+        self.truncate_by(budget, has_message, <[u8]>::len)
+    }
+
+    /// Does that with messages of this length each.
+    #[inline]
+    fn truncate_by(
+        &mut self,
+        budget: &mut usize,
+        has_message: &mut bool,
+        length: impl Fn(&[u8]) -> usize,
+    ) -> bool {
+        let Some(channel) = self.channel else { return false };
         for id in self.start..self.end {
-            let json = &channel.entries[(id - channel.first_id) as usize].json;
-            let bytes =
-                if self.has_blanks { channel.in_read_from_0(json).len() } else { json.len() };
+            let bytes = length(&channel.entries[(id - channel.first_id) as usize].json);
             if *has_message && bytes > *budget {
                 self.end = id;
                 // No message of a later channel may overtake the ones that were removed here.
@@ -239,8 +267,7 @@ impl Channel {
             start: id.max(self.first_id),
             end: self.next_id(),
             gap: if reports_gaps && id < self.first_id { Gap::Missed } else { Gap::None },
-            is_full: false,
-            has_blanks: false,
+            extent: Extent::Part,
         }
     }
 
@@ -249,8 +276,8 @@ impl Channel {
         let introductions = self.introductions.below(self.first_id);
         let gap = if is_reset { Gap::Reset } else { Gap::None };
         let messages = self.slice_from(self.first_id, false);
-        let has_blanks = self.has_blanks;
-        ChannelSlice { introductions, gap, is_full: true, has_blanks, ..messages }
+        let extent = if self.has_blanks { Extent::FullWithBlanks } else { Extent::Full };
+        ChannelSlice { introductions, gap, extent, ..messages }
     }
 }
 

@@ -43,6 +43,7 @@ impl Hub {
     /// # Errors
     ///
     /// [`Error::SentAway`].
+    #[cold]
     pub fn check_address(
         &self,
         now: Now,
@@ -61,6 +62,7 @@ impl Hub {
     /// # Errors
     ///
     /// An [`Error`] of the credentials, or [`Error::SentAway`].
+    #[cold]
     pub fn check_goodbye_address(
         &self,
         now: Now,

@@ -31,6 +31,7 @@ impl Channel {
     /// Returns the message that a read from 0 gets in the place of a retained one: an introduction
     /// that was removed is still that of a member, without a text.
     #[cold]
+    #[inline(never)]
     pub(super) fn in_read_from_0<'h>(&'h self, json: &'h [u8]) -> &'h [u8] {
         removed_id(json).and_then(|id| self.introductions.get(id)).unwrap_or(json)
     }

@@ -311,13 +311,21 @@ impl<S: Socket> Client<S> {
                 self.is_readable = length == buffer.len() || self.socket.has_input();
                 Ok(Input::Bytes(length))
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(error) => self.on_read_error(error),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn on_read_error(&mut self, error: io::Error) -> io::Result<Input> {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => {
                 self.is_readable = false;
                 Ok(Input::Nothing)
             }
             // Edge-triggered: the event is not raised again, so `is_readable` stays.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Input::Nothing),
-            Err(error) => Err(error),
+            io::ErrorKind::Interrupted => Ok(Input::Nothing),
+            _ => Err(error),
         }
     }
 
@@ -478,7 +486,8 @@ impl<S: Socket> Client<S> {
         Ok(result)
     }
 
-    /// Sends what the socket itself has kept, as for a handshake.
+    /// Sends what a socket with TLS has kept, as for a handshake.
+    #[inline(never)]
     pub(super) fn flush_socket(&mut self) {
         // If the socket is broken, the next read reports it.
         let _ = self.socket.flush();
@@ -489,12 +498,13 @@ impl<S: Socket> Client<S> {
         self.write_queue.as_ref().map(|queue| queue.bytes())
     }
 
-    /// Returns whether the client uses no memory besides this struct, as most clients do.
+    /// Returns whether the client certainly uses no memory besides this struct, as most clients do.
+    /// A socket with TLS may have buffers.
     pub(super) fn has_no_buffers(&self) -> bool {
         self.input.is_none()
             && self.write_queue.is_none()
             && !matches!(self.state, State::Streaming(_))
-            && self.socket.memory() == 0
+            && !self.socket.is_tls()
     }
 
     /// Returns the bytes of incomplete requests and unsent responses.

@@ -228,6 +228,13 @@ impl<S: Socket> ClientTable<S> {
         if client.has_no_buffers() && client.charged_bytes == 0 {
             return false;
         }
+        self.count_memory(key)
+    }
+
+    /// Does that for a client that may have buffers. Not inlined: its frame would cost the others.
+    #[inline(never)]
+    fn count_memory(&mut self, key: Key) -> bool {
+        let client = self.slots.get_mut(key).expect("the caller has found it");
         let fragments = match *client.state() {
             State::Streaming(stream) => self.streams.get(stream).map_or(0, StreamState::memory),
             _ => 0,
@@ -243,9 +250,10 @@ impl<S: Socket> ClientTable<S> {
     /// request.
     pub(super) fn set_deadline(&mut self, key: Key, at: Millis) {
         let Some(client) = self.slots.get_mut(key) else { return };
-        client.deadline = at;
+        let before = mem::replace(&mut client.deadline, at);
         if let Some(timer) = client.timer {
-            if self.timers.deadline(timer) <= at {
+            // The timer never fires later than the deadline before: the usual case needs no lookup.
+            if before <= at || self.timers.deadline(timer) <= at {
                 return;
             }
             self.timers.cancel(timer);

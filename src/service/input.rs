@@ -150,10 +150,10 @@ impl<L: Listener> Service<L> {
         input: &mut Option<Box<ReadBuffer>>,
     ) -> io::Result<(usize, Pause)> {
         let client = self.io.clients.expect_mut(key);
-        let is_streaming = matches!(client.state(), State::Streaming(_));
         let result = client.read(read_buf);
-        let steps = client.socket.take_steps();
-        if steps > 0 {
+        let is_streaming = matches!(client.state(), State::Streaming(_));
+        if client.socket.is_tls() {
+            let steps = client.socket.take_steps();
             self.io.clients.budget.charge_socket(steps);
         }
         let Input::Bytes(length) = result? else {

@@ -13,6 +13,7 @@ use super::gauges::Gauges;
 use super::limits::{AcceptLimits, ClientLimits, RESPONSE_BYTES_PER_TURN};
 use super::listener::Listener;
 use super::phase::Phase;
+use super::socket::Socket;
 use crate::api::{Api, ChallengeFiles, Error, Transport};
 use crate::hub::{Hub, Key, Millis, Now, ResumeBatch, whole_ms};
 use crate::metrics::{ProcessStats, TlsStats};
@@ -278,7 +279,7 @@ impl<L: Listener> Service<L> {
             }
             State::Streaming(_) => self.dispatch_to_stream(key, event),
             State::Reading | State::Lingering => {
-                if event.is_writable {
+                if event.is_writable && client.socket.is_tls() {
                     client.flush_socket();
                 }
                 self.process_input(key);

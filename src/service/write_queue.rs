@@ -139,13 +139,23 @@ impl WriteQueue {
 
 /// Makes one `write` call, again if it is interrupted. Returns the number of bytes sent.
 pub(super) fn send(socket: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
-    loop {
+    match socket.write(bytes) {
+        Ok(sent) => Ok(sent),
+        Err(error) => send_after(error, socket, bytes),
+    }
+}
+
+/// Continues [`send`] after an error of `write`.
+#[cold]
+#[inline(never)]
+fn send_after(mut error: io::Error, socket: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
+    while error.kind() == io::ErrorKind::Interrupted {
         match socket.write(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
+            Ok(sent) => return Ok(sent),
+            Err(later) => error = later,
         }
     }
+    if error.kind() == io::ErrorKind::WouldBlock { Ok(0) } else { Err(error) }
 }
 
 #[cfg(test)]
