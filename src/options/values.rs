@@ -180,6 +180,12 @@ pub(super) fn parse_cluster(text: &str) -> Result<String, String> {
     }
 }
 
+/// Takes the file with the authorities of a cluster. The server reads it.
+pub(super) fn parse_cluster_ca(text: &str) -> Result<PathBuf, String> {
+    parse_cluster(text)?;
+    parse_tls_file(text)
+}
+
 pub(super) fn parse_level(text: &str) -> Result<LevelFilter, String> {
     match text {
         "error" => Ok(LevelFilter::Error),

@@ -7,7 +7,7 @@ use std::mem;
 use std::rc::Rc;
 
 use super::alert::Alert;
-use super::batch::{Batch, Fault, open_all, seal_all, send_alert};
+use super::batch::{Batch, Fault, Sender, open_all, seal_all, send_alert};
 use super::context::{Outcome, TlsContext};
 use super::handshake::{Failure, Handshake, Kind, Progress};
 use super::record::{HEADER_BYTES, RECORD_BYTES_MAX, Traffic, record_length};
@@ -282,7 +282,7 @@ impl Session {
             }
             Self::Handshaking(_) | Self::Over => return Err(broken()),
         };
-        let batch = match open_all(traffic, bytes) {
+        let batch = match open_all(traffic, bytes, Sender::Client) {
             Ok(batch) => batch,
             Err(fault) => return Err(self.fail(socket, fault)),
         };
@@ -313,7 +313,7 @@ impl Session {
                 }
                 broken()
             }
-            Fault::Theirs => ErrorKind::ConnectionReset.into(),
+            Fault::Theirs(_) => ErrorKind::ConnectionReset.into(),
         };
         *self = Self::Over;
         error
