@@ -30,6 +30,8 @@ mod certificates;
 mod client;
 mod clock;
 mod context;
+mod der;
+mod ec_key;
 mod handshake;
 mod provider;
 mod record;
