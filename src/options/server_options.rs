@@ -14,7 +14,7 @@ use super::values::{
     parse_network, parse_path, parse_size, parse_sync, parse_tls_file,
 };
 use crate::api::{AllowOrigin, Cidr, TrustedProxies};
-use crate::clustered::HAS_CLUSTER;
+use crate::clustered::{HAS_CLUSTER, HAS_CLUSTER_TLS};
 use crate::log::SyncMode;
 
 /// Default port of https (RFC 9110, section 4.2.2).
@@ -109,7 +109,7 @@ const CLUSTER_HELP: &str = if HAS_CLUSTER {
 };
 
 /// Help for `--cluster-ca`.
-const CLUSTER_CA_HELP: &str = if HAS_CLUSTER && HAS_TLS {
+const CLUSTER_CA_HELP: &str = if HAS_CLUSTER_TLS {
     "certificates of the CAs trusted for a Redis with TLS, rediss://"
 } else {
     "CAs for a Redis with TLS; only in the full build"

@@ -106,6 +106,7 @@ impl TrustedServers {
     /// # Errors
     ///
     /// A description, in words that follow the name of the file.
+    #[inline(never)]
     pub fn new(pem: &[u8]) -> Result<Self, &'static str> {
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
         let certificates = certificates.map_err(|_| "this is not valid PEM")?;
@@ -133,6 +134,7 @@ impl TrustedServers {
     /// # Errors
     ///
     /// The kernel gives no random bytes.
+    #[inline(never)]
     pub fn connect(
         &self,
         name: &PeerName,
@@ -174,6 +176,7 @@ impl TlsClient {
     /// # Errors
     ///
     /// The reason why the connection cannot be used.
+    #[inline(never)]
     pub fn receive(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<&[u8], TlsClientError> {
         self.input.drain(..self.used);
         self.used = 0;
@@ -228,6 +231,7 @@ impl TlsClient {
 
     /// Seals plaintext, and appends the records to `out`. Does nothing unless the connection is
     /// open.
+    #[inline(never)]
     pub fn seal(&mut self, plaintext: &[u8], out: &mut Vec<u8>) {
         if let State::Open(traffic) = &mut self.state {
             let mut sealer = traffic.sealer();

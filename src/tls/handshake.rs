@@ -192,6 +192,7 @@ impl<C: Connection> Handshake<C> {
     /// # Errors
     ///
     /// The reason of a failure. The handshake is over, and the caller closes the client.
+    #[inline(never)]
     pub fn advance(
         &mut self,
         bytes: &[u8],
@@ -247,6 +248,7 @@ impl<C: Connection> Handshake<C> {
 
     /// Lets rustls process the complete records. A client calls this first of all, without a
     /// record, and sends its hello.
+    #[inline(never)]
     pub(super) fn process(&mut self, out: &mut Vec<u8>) -> Result<Progress, Failure> {
         LOGGED.set(Secrets::NONE);
         let result = self.run(out);
@@ -332,6 +334,7 @@ impl<C: Connection> Handshake<C> {
     /// Ends a handshake that is complete. `None` if it is not, or if the secrets are not those of
     /// the keys that rustls has used.
     #[must_use]
+    #[inline(never)]
     pub fn finish(self) -> Option<Traffic> {
         let Self { connection, secrets, .. } = self;
         let extracted = connection.into_secrets()?;

@@ -1,10 +1,10 @@
 //! The connection to Redis, with real servers and Sentinels.
 
-#[cfg(feature = "tls")]
+#[cfg(feature = "cluster-tls")]
 #[path = "../common/mod.rs"]
 mod common;
 mod node_loop;
-#[cfg(feature = "tls")]
+#[cfg(feature = "cluster-tls")]
 mod over_tls;
 
 use std::io::{Read, Write};

@@ -18,7 +18,7 @@ pub(super) enum Tls {}
 
 impl Tls {
     pub(super) fn read(_: &Path) -> Result<Self, String> {
-        Err("--cluster-ca: this build has no TLS; use the full one".to_owned())
+        Err("--cluster-ca: this build has no TLS for a cluster; use the full one".to_owned())
     }
 }
 
