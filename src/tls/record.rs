@@ -388,6 +388,8 @@ impl Opener<'_> {
             }
             // The level of an alert says nothing (section 6).
             21 => match content {
+                // Only application data may be empty (section 5.4).
+                [] => Err(Alert::UnexpectedMessage),
                 [_, 0] => Ok(Opened::CloseNotify),
                 [_, description] => Ok(Opened::ErrorAlert(*description)),
                 _ => Err(Alert::DecodeError),
