@@ -5,6 +5,9 @@ pub(crate) use build::Clustered;
 /// This build has the cluster.
 pub(crate) const HAS_CLUSTER: bool = cfg!(feature = "cluster");
 
+/// The Redis of a cluster may speak TLS: the feature `cluster-tls`.
+pub(crate) const HAS_CLUSTER_TLS: bool = cfg!(feature = "cluster-tls");
+
 #[cfg(feature = "cluster")]
 mod build {
     use std::ops::{Deref, DerefMut};

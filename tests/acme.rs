@@ -407,7 +407,7 @@ fn lengthen(key: &Path) {
 }
 
 #[test]
-fn a_key_of_uacme_becomes_one_that_speak_can_use() {
+fn a_key_as_uacme_writes_it_will_do() {
     let machine = Machine::new("uacme", HOUR);
     let server = machine.serve_plain();
     let pair = Pair::usual(&machine.folder, "a");

@@ -172,6 +172,45 @@ fn an_older_version_gets_an_alert() {
     assert_eq!(world.handshakes("refused"), 1);
 }
 
+/// More bytes than the server reads at once, which a client may have sent before it learns that it
+/// has failed.
+const FURTHER: [u8; 300_000] = [b'x'; 300_000];
+
+/// Reads to the end, which must be no reset.
+fn all_of(mut stream: TcpStream) -> Vec<u8> {
+    stream.set_read_timeout(Some(GUARD)).expect("a timeout");
+    stream.shutdown(Shutdown::Write).expect("half of a close");
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("an end without a reset");
+    bytes
+}
+
+#[test]
+fn no_reset_overtakes_the_alert_or_the_response_to_a_client_that_has_failed() {
+    let world = World::with(&[]);
+    let connect = || TcpStream::connect(world.server.address_of(0)).expect("a connection");
+    // A hello of a handshake message that has no such type.
+    let mut stream = connect();
+    stream.write_all(&[22, 3, 1, 0, 4, 77, 0, 0, 0]).expect("sent");
+    stream.write_all(&FURTHER).expect("sent");
+    let alert = all_of(stream);
+    assert_eq!((alert[0], alert[5], alert.len()), (21, 2, 7), "{alert:?}");
+    // A request in clear.
+    let mut stream = connect();
+    stream.write_all(b"POST /write HTTP/1.1\r\nContent-Length: 300000\r\n\r\n").expect("sent");
+    stream.write_all(&FURTHER).expect("sent");
+    let response = all_of(stream);
+    assert!(response.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&response));
+    // A record that is too long, after the handshake: the alert is sealed.
+    let mut client = world.client();
+    client.get("/health", &[]).ok();
+    let mut stream = client.second_handle();
+    stream.write_all(&[23, 3, 3, 255, 255]).expect("sent");
+    stream.write_all(&FURTHER).expect("sent");
+    let record = all_of(stream);
+    assert_eq!((record[0], record.len()), (23, 5 + 2 + 1 + 16));
+}
+
 #[test]
 fn plain_http_gets_one_response_that_says_what_to_do() {
     let world = World::with(&[]);
@@ -363,6 +402,30 @@ fn a_handshake_that_has_begun_ends_in_the_old_process_and_is_served_by_the_new_o
     world.server.wait_for_upgrades(1);
     world.server.adopt_successor();
     client.get("/read", &[("channel", "room"), ("from_id", "1")]).ok();
+}
+
+#[test]
+fn a_handshake_that_hangs_does_not_hold_up_an_upgrade() {
+    // A response that no buffer of the kernel holds.
+    let mut world =
+        World::with(&["--request-timeout", "1h", "--max-reply", "16m", "--history", "200"]);
+    let (mut writer, text) = (Client::connect(world.server.address_of(1)), "x".repeat(60_000));
+    (0..150).for_each(|_| {
+        writer.post("/write?channel=room", "text/plain", &text).ok();
+    });
+    let mut slow = Client::connect_narrow(world.server.address_of(1));
+    slow.send_get("/read", &[("channel", "room"), ("from_id", "0")]);
+    let mut hanging = world.client();
+    let mut stream = hanging.second_handle();
+    hanging.tls().write_tls(&mut stream).expect("sent");
+    hanging.tls().read_tls(&mut stream).expect("an answer");
+    world.server.signal(Signal::USR2);
+    until("the new process serves", || world.server.logged("started max_clients") == 2);
+    // The old process is there for the client that still gets its response, and drops the other.
+    assert!(stream.read_to_end(&mut Vec::new()).is_ok());
+    slow.response().ok();
+    world.server.wait_for_upgrades(1);
+    world.server.adopt_successor();
 }
 
 #[test]

@@ -6,6 +6,8 @@
 //! redis+unix:PATH
 //! ```
 //!
+//! `rediss://` and `rediss-sentinel://` are the same over TLS.
+//!
 //! Each may end with a query: `?prefix=NAME`, `db=NUMBER` and `user=NAME`, joined by `&`. A URL has
 //! secrets, and a typing error can put one anywhere. So no error quotes a part of it.
 
@@ -25,6 +27,7 @@ const DEFAULT_PREFIX: &str = "speak";
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClusterUrl {
     servers: Servers,
+    is_tls: bool,
     login: Login,
     database: u32,
     prefix: Box<str>,
@@ -70,8 +73,8 @@ pub struct BadUrl(&'static str);
 
 const FORMS: BadUrl = BadUrl(
     "not the URL of a Redis: give redis://[USER[:PASSWORD]@]HOST[:PORT][/DB], \
-     redis-sentinel://HOST[:PORT],HOST[:PORT]/MASTER or redis+unix:PATH, and ?prefix=NAME if \
-     several clusters share a Redis",
+     redis-sentinel://HOST[:PORT],HOST[:PORT]/MASTER or redis+unix:PATH, rediss:// or \
+     rediss-sentinel:// for TLS, and ?prefix=NAME if several clusters share a Redis",
 );
 const BAD_HOST: BadUrl = BadUrl(
     "the URL has no valid HOST[:PORT]; in a password, write / as %2F, ? as %3F, # as %23 and % as \
@@ -79,10 +82,6 @@ const BAD_HOST: BadUrl = BadUrl(
 );
 const BAD_ESCAPE: BadUrl = BadUrl("the URL has a % without two hexadecimal digits: write % as %25");
 const BAD_DATABASE: BadUrl = BadUrl("the database is not a number: give redis://HOST/0");
-const NO_TLS: BadUrl = BadUrl(
-    "rediss:// needs TLS, which this version does not have: use redis:// within a trusted network, \
-     or a tunnel",
-);
 const NO_MASTER: BadUrl =
     BadUrl("the URL names no primary: give redis-sentinel://HOST[:PORT],HOST[:PORT]/MASTER");
 const BAD_QUERY: BadUrl = BadUrl("after ?, the URL may have prefix=NAME, db=NUMBER and user=NAME");
@@ -104,6 +103,7 @@ impl ClusterUrl {
         let (place, query) = text.split_once('?').unwrap_or((text, ""));
         let mut parts = Parts::default();
         parts.add_query(query)?;
+        let mut is_tls = false;
         let servers = if let Some(path) = place.strip_prefix("redis+unix:") {
             if path.is_empty() {
                 return Err(FORMS);
@@ -113,18 +113,15 @@ impl ClusterUrl {
             let (scheme, rest) = place.split_once("://").ok_or(FORMS)?;
             let rest = parts.take_login(rest)?;
             let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
+            is_tls = scheme.starts_with("rediss");
             match scheme {
                 "redis" | "rediss" => {
                     if !path.is_empty() {
                         parts.set_database(path)?;
                     }
-                    let host = Host::parse(hosts, REDIS_PORT)?;
-                    if scheme == "rediss" {
-                        return Err(NO_TLS);
-                    }
-                    Servers::Tcp(host)
+                    Servers::Tcp(Host::parse(hosts, REDIS_PORT)?)
                 }
-                "redis-sentinel" => {
+                "redis-sentinel" | "rediss-sentinel" => {
                     let master = decode_text(path).filter(|it| !it.is_empty()).ok_or(NO_MASTER)?;
                     let hosts = hosts.split(',').map(|host| Host::parse(host, SENTINEL_PORT));
                     Servers::Sentinels { hosts: hosts.collect::<Result<_, _>>()?, master }
@@ -134,7 +131,7 @@ impl ClusterUrl {
         };
         let prefix = parts.prefix.unwrap_or_else(|| DEFAULT_PREFIX.into());
         let database = parts.database.unwrap_or(0);
-        Ok(Self { servers, login: parts.login, database, prefix })
+        Ok(Self { servers, is_tls, login: parts.login, database, prefix })
     }
 
     /// Sets a password that is not in the URL.
@@ -153,6 +150,12 @@ impl ClusterUrl {
     #[must_use]
     pub fn servers(&self) -> &Servers {
         &self.servers
+    }
+
+    /// Whether the servers, and the Sentinels, speak TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
     }
 
     /// User and password.
@@ -297,12 +300,13 @@ impl fmt::Display for Host {
 
 impl fmt::Display for ClusterUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tls = if self.is_tls { "s" } else { "" };
         match &self.servers {
-            Servers::Tcp(host) => write!(f, "redis://{host}/{}", self.database),
+            Servers::Tcp(host) => write!(f, "redis{tls}://{host}/{}", self.database),
             Servers::Unix(path) => write!(f, "redis+unix:{}", Path::display(path)),
             Servers::Sentinels { hosts, master } => {
                 let hosts: Vec<_> = hosts.iter().map(Host::to_string).collect();
-                write!(f, "redis-sentinel://{}/{master}", hosts.join(","))
+                write!(f, "redis{tls}-sentinel://{}/{master}", hosts.join(","))
             }
         }
     }
@@ -353,12 +357,15 @@ mod tests {
             ("redis+unix:/run/redis/a.sock", "redis+unix:/run/redis/a.sock"),
             ("redis+unix:/run/a?db=2&user=ann", "redis+unix:/run/a"),
             ("redis-sentinel://a,b:5,[::1]/main", "redis-sentinel://a:26379,b:5,[::1]:26379/main"),
+            ("rediss://ann:secret@cache", "rediss://cache:6379/0"),
+            ("rediss-sentinel://a/main", "rediss-sentinel://a:26379/main"),
             ("redis-sentinel://ann:secret@a/main%201", "redis-sentinel://a:26379/main 1"),
         ];
         for (text, shown) in cases {
             let url = parse(text);
             assert_eq!(url.to_string(), shown);
             assert_eq!(format!("{url:?} {:?}", url.login()), format!("{shown} Login"));
+            assert_eq!(url.is_tls(), text.starts_with("rediss"));
         }
     }
 
@@ -432,8 +439,9 @@ mod tests {
             ("redis-sentinel://a/", NO_MASTER),
             ("redis-sentinel:///main", BAD_HOST),
             ("redis-sentinel://a,,b/main", BAD_HOST),
-            ("rediss://:hunter2@a", NO_TLS),
-            ("rediss://a:x", BAD_HOST),
+            ("rediss://:hunter2@a:x", BAD_HOST),
+            ("rediss+unix:/hunter2", FORMS),
+            ("redisss://hunter2", FORMS),
         ];
         for (text, expected) in cases {
             let error = ClusterUrl::parse(text).expect_err(text);

@@ -71,6 +71,11 @@ fn check_combination(options: &Options) -> Result<(), BadOption> {
                 .into(),
         ));
     }
+    if options.cluster_ca.is_some() && options.cluster.is_none() {
+        return Err(BadOption(
+            "--cluster-ca: only with --cluster; give --cluster rediss://HOST".into(),
+        ));
+    }
     check_tls(options)
 }
 
@@ -235,6 +240,7 @@ mod tests {
             (&["--journal", "/a", "--state", "/b"], "SPEAK_STATE="),
             (&["--cluster", "redis://a", "--state", "/b"], "--cluster"),
             (&["--cluster", "redis://a", "--journal", "/b"], "--cluster"),
+            (&["--cluster-ca", "/b"], "--cluster-ca"),
             (&["--redirect-https"], "--redirect-https: nothing speaks https"),
             (&["--admin-listen", "tls:1"], "without TLS"),
             (&["--tls-cert="], "--tls-cert"),

@@ -9,12 +9,12 @@ use super::listen_addr::ListenAddr;
 use super::origin::parse_allowed_origin;
 use super::spec::{Arity, Settings, Spec, push, set};
 use super::values::{
-    HAS_TLS, nonzero, parse_admin_addr, parse_bool, parse_cluster, parse_count, parse_dir,
-    parse_duration, parse_level, parse_listen_addr, parse_memory, parse_name, parse_network,
-    parse_path, parse_size, parse_sync, parse_tls_file,
+    HAS_TLS, nonzero, parse_admin_addr, parse_bool, parse_cluster, parse_cluster_ca, parse_count,
+    parse_dir, parse_duration, parse_level, parse_listen_addr, parse_memory, parse_name,
+    parse_network, parse_path, parse_size, parse_sync, parse_tls_file,
 };
 use crate::api::{AllowOrigin, Cidr, TrustedProxies};
-use crate::clustered::HAS_CLUSTER;
+use crate::clustered::{HAS_CLUSTER, HAS_CLUSTER_TLS};
 use crate::log::SyncMode;
 
 /// Default port of https (RFC 9110, section 4.2.2).
@@ -86,6 +86,9 @@ pub struct Options {
     pub journal_sync: SyncMode,
     /// URL of the Redis that the nodes of a cluster share. None for a single process.
     pub cluster: Option<String>,
+    /// File with the certificates of the authorities that are trusted to issue that of this Redis.
+    /// None for a Redis without TLS.
+    pub cluster_ca: Option<PathBuf>,
     /// Directory of the responses to challenges of ACME. None to answer no challenges.
     pub acme_challenges: Option<PathBuf>,
     /// Redirect plain HTTP to https.
@@ -105,6 +108,13 @@ const CLUSTER_HELP: &str = if HAS_CLUSTER {
     "Redis of a cluster of servers: redis://HOST[:PORT][/DB]"
 } else {
     "Redis of a cluster of servers; only in the full build"
+};
+
+/// Help for `--cluster-ca`.
+const CLUSTER_CA_HELP: &str = if HAS_CLUSTER_TLS {
+    "certificates of the CAs trusted for a Redis with TLS, rediss://"
+} else {
+    "CAs for a Redis with TLS; only in the full build"
 };
 
 /// Help for `--listen`.
@@ -348,6 +358,13 @@ pub const SPECS: &[Spec<Options>] = &[
         set: |options, text| set(&mut options.cluster, parse_cluster(text).map(Some)),
     },
     Spec {
+        name: "cluster-ca",
+        takes: Arity::One("FILE"),
+        default: "",
+        help: CLUSTER_CA_HELP,
+        set: |options, text| set(&mut options.cluster_ca, parse_cluster_ca(text).map(Some)),
+    },
+    Spec {
         name: "acme-challenges",
         takes: Arity::One("DIR"),
         default: "",
@@ -482,6 +499,7 @@ impl Options {
             journal: None,
             journal_sync: SyncMode::Always,
             cluster: None,
+            cluster_ca: None,
             acme_challenges: None,
             redirect_https: false,
             user: None,

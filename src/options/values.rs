@@ -8,7 +8,7 @@ use log::LevelFilter;
 
 use super::listen_addr::{ListenAddr, TLS_PREFIX};
 use crate::api::Cidr;
-use crate::clustered::HAS_CLUSTER;
+use crate::clustered::{HAS_CLUSTER, HAS_CLUSTER_TLS};
 use crate::log::SyncMode;
 
 pub(crate) fn nonzero<T: Default + PartialEq>(value: T) -> Result<T, String> {
@@ -177,6 +177,15 @@ pub(super) fn parse_cluster(text: &str) -> Result<String, String> {
         parse_name(text)
     } else {
         Err("this build has no cluster; use the full one".into())
+    }
+}
+
+/// Takes the file with the authorities of a cluster. The server reads it.
+pub(super) fn parse_cluster_ca(text: &str) -> Result<PathBuf, String> {
+    if HAS_CLUSTER_TLS {
+        parse_name(text).map(PathBuf::from)
+    } else {
+        Err("this build has no TLS for a cluster; use the full one".into())
     }
 }
 

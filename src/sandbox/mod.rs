@@ -35,7 +35,7 @@ pub struct Sandbox {
     journal: Option<PathBuf>,
     /// Directory of the responses to challenges.
     challenges: Option<PathBuf>,
-    /// Files of certificates and keys, which are read again.
+    /// Files of certificates and keys, which are read again: by this process, or by a successor.
     certificates: Vec<PathBuf>,
 }
 
@@ -95,7 +95,8 @@ impl Sandbox {
             state: options.state.clone(),
             journal: options.journal.clone(),
             challenges: options.acme_challenges.clone(),
-            certificates: [&options.tls_cert[..], &options.tls_key].concat(),
+            certificates: [&options.tls_cert[..], &options.tls_key, options.cluster_ca.as_slice()]
+                .concat(),
         })
     }
 

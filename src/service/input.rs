@@ -3,13 +3,14 @@
 use std::io;
 use std::mem;
 
-use super::client::{Input, ReadBuffer, State};
+use super::client::{AfterResponse, Input, ReadBuffer, State};
 use super::client_io::ClientIo;
 use super::http::Pause;
 use super::limits::ClientLimits;
 use super::listener::Listener;
 use super::service::Service;
 use super::socket::Socket;
+use super::write_queue::Flush;
 use crate::http::Progress;
 use crate::hub::Key;
 
@@ -58,7 +59,10 @@ impl<L: Listener> Service<L> {
         let steps = client.socket.take_steps();
         clients.budget.charge_handshake(steps);
         let client = clients.expect_mut(key);
-        let Ok(input) = result else { return self.close(key) };
+        let input = match result {
+            Ok(input) => input,
+            Err(error) => return self.fail_socket(key, &error),
+        };
         if let Input::Bytes(length) = input {
             let bytes = read_buf[..length].to_vec();
             client.input = Some(Box::new(ReadBuffer { bytes, progress: Progress::default() }));
@@ -76,6 +80,19 @@ impl<L: Listener> Service<L> {
         clients.set_deadline(key, now.mono.after(ms));
         clients.end_handshake(key);
         self.process_input(key);
+    }
+
+    /// Ends a client after an error of its socket. If the peer was told of the error, the client
+    /// lingers: a close with unread bytes sends a reset, which may overtake that.
+    #[cold]
+    fn fail_socket(&mut self, key: Key, error: &io::Error) {
+        let client = self.io.clients.expect_mut(key);
+        if error.kind() != io::ErrorKind::InvalidData || !matches!(client.state(), State::Reading) {
+            return self.close(key);
+        }
+        client.input = None;
+        self.io.clients.end_handshake(key);
+        self.io.finish_response(key, AfterResponse::Linger, Flush::Complete);
     }
 
     /// Reads and discards input of a lingering client.
@@ -118,10 +135,13 @@ impl<L: Listener> Service<L> {
             let mut read_buf = mem::take(&mut self.io.read_buf);
             let result = self.read_requests(key, &mut read_buf, &mut input);
             self.io.read_buf = read_buf;
-            let Ok((handled_now, pause_now)) = result else {
-                self.io.response.clear();
-                self.io.api.take_insertions();
-                return self.close(key);
+            let (handled_now, pause_now) = match result {
+                Ok(handled) => handled,
+                Err(error) => {
+                    self.io.response.clear();
+                    self.io.api.take_insertions();
+                    return self.fail_socket(key, &error);
+                }
             };
             handled += handled_now;
             pause = pause_now;

@@ -45,6 +45,10 @@ pub const LINGER_MS: u64 = 5_000;
 /// Time for which queued responses may still be sent after the signal to stop.
 pub const SHUTDOWN_TIMEOUT_MS: u64 = 4_500;
 
+/// Time after a takeover in which the handshakes that have begun may end. Nothing of their clients
+/// was acknowledged, and the new process cannot continue them.
+pub(super) const HANDSHAKE_DRAIN_MS: u64 = SHUTDOWN_TIMEOUT_MS;
+
 /// Time for which clients are still served after a takeover. Longer than
 /// [`SHUTDOWN_TIMEOUT_MS`], since nothing waits for this process to exit.
 pub(super) const DRAIN_TIMEOUT_MS: u64 = 30_000;

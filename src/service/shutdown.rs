@@ -1,7 +1,7 @@
 //! The end of the service: a stop, or a drain while another process serves.
 
 use super::client::State;
-use super::limits::SHUTDOWN_TIMEOUT_MS;
+use super::limits::{HANDSHAKE_DRAIN_MS, SHUTDOWN_TIMEOUT_MS};
 use super::listener::Listener;
 use super::phase::{Drain, Phase};
 use super::service::Service;
@@ -45,6 +45,20 @@ impl<L: Listener> Service<L> {
         let has_read = |key: &Key| clients.reader(*key).is_some();
         let pending = clients.keys().into_iter().filter(has_read).collect();
         self.phase = Phase::Draining(Drain::new(now.mono, spread_ms, pending));
+        if self.io.clients.handshake_count() > 0 {
+            self.limit_handshakes();
+        }
+    }
+
+    /// Lets no handshake hold up the end of a drain for as long as a request may take.
+    fn limit_handshakes(&mut self) {
+        let latest = self.io.now.mono.after(HANDSHAKE_DRAIN_MS);
+        for key in self.io.clients.keys() {
+            let client = self.io.clients.expect_mut(key);
+            if client.is_handshaking && client.deadline > latest {
+                self.io.clients.set_deadline(key, latest);
+            }
+        }
     }
 
     /// Completes the pending reads that are due while the service drains.

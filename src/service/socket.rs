@@ -9,6 +9,9 @@ use std::io::{self, Read, Write};
 /// otherwise; later bytes raise a new event. A write that takes less than all bytes is followed by
 /// one that begins with the rest. The service relies on this, and on nothing else about sockets.
 ///
+/// A read fails with `InvalidData` if the peer breaks a protocol below HTTP, as TLS, and was told
+/// so. Later reads discard its bytes.
+///
 /// The provided methods are for sockets that do more than pass bytes on, as with TLS.
 pub trait Socket: Read + Write {
     /// Closes the sending direction: the peer reads an end of file after the last byte.

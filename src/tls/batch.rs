@@ -34,14 +34,26 @@ pub(super) struct Batch {
 /// Reason why a connection ends with an error.
 #[derive(Clone, Copy)]
 pub(super) enum Fault {
-    /// Found by the server, which says so by an alert.
+    /// Found by this side, which says so by an alert.
     Ours(Alert),
-    /// An alert of the client.
-    Theirs,
+    /// An alert of the other side, with its number.
+    Theirs(u8),
+}
+
+/// Side of a connection that has sent records.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sender {
+    Client,
+    /// It may send tickets, which are ignored.
+    Server,
 }
 
 /// Opens all records that `bytes` begin with, and moves their plaintext to the front.
-pub(super) fn open_all(traffic: &mut Traffic, bytes: &mut [u8]) -> Result<Batch, Fault> {
+pub(super) fn open_all(
+    traffic: &mut Traffic,
+    bytes: &mut [u8],
+    sender: Sender,
+) -> Result<Batch, Fault> {
     let mut batch = Batch { plaintext: 0, used: 0, is_closed: false, records: 0 };
     let (mut key, mut empty) = (None, 0);
     let mut traffic = Some(traffic);
@@ -49,7 +61,13 @@ pub(super) fn open_all(traffic: &mut Traffic, bytes: &mut [u8]) -> Result<Batch,
         && let Some(length) = record_length(&bytes[batch.used..]).map_err(Fault::Ours)?
         && let Some(record) = bytes[batch.used..].get_mut(..length)
     {
-        let opener = key.get_or_insert_with(|| traffic.take().expect("once").opener());
+        let opener = key.get_or_insert_with(|| {
+            let mut opener = traffic.take().expect("once").opener();
+            if sender == Sender::Server {
+                opener.ignore_tickets();
+            }
+            opener
+        });
         batch.records += 1;
         match opener.open(record).map_err(Fault::Ours)? {
             Opened::Data(length) if length > 0 => {
@@ -60,7 +78,7 @@ pub(super) fn open_all(traffic: &mut Traffic, bytes: &mut [u8]) -> Result<Batch,
             }
             Opened::Data(_) | Opened::KeyUpdate => empty += 1,
             Opened::CloseNotify => batch.is_closed = true,
-            Opened::ErrorAlert(_) => return Err(Fault::Theirs),
+            Opened::ErrorAlert(alert) => return Err(Fault::Theirs(alert)),
         }
         if empty > EMPTY_RECORDS_MAX {
             return Err(Fault::Ours(Alert::UnexpectedMessage));

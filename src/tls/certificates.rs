@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 use std::{error, fmt};
 
+use rustls::SignatureAlgorithm;
+use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
-use rustls::{SignatureAlgorithm, crypto};
+use rustls::sign::{CertifiedKey, SigningKey};
 use webpki::EndEntityCert;
 
+use super::ec_key::normalize;
 use super::handshake::note_rsa_key;
 use super::validity::validity;
 
@@ -88,7 +90,7 @@ impl Certificate {
             }
             _ => refuse(key_file, "this is not valid PEM"),
         })?;
-        let key = crypto::ring::sign::any_supported_type(&key).map_err(|_| {
+        let key = signing_key(&key).ok_or_else(|| {
             refuse(key_file, "this key is not supported; use P-256, P-384, Ed25519 or RSA")
         })?;
         let key_kind = match key.algorithm() {
@@ -160,6 +162,12 @@ impl Certificate {
     fn suits(&self, hello: &ClientHello<'_>) -> bool {
         self.certified.key.choose_scheme(hello.signature_schemes()).is_some()
     }
+}
+
+/// Prepares a key for signatures.
+fn signing_key(key: &PrivateKeyDer<'_>) -> Option<Arc<dyn SigningKey>> {
+    let as_it_is = any_supported_type(key).ok();
+    as_it_is.or_else(|| any_supported_type(&normalize(key)?).ok())
 }
 
 fn refuse(file: &str, reason: &str) -> CertificateError {

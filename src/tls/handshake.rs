@@ -1,12 +1,12 @@
-//! The handshake of one client. rustls does it; then its state is dropped, and only the secrets
+//! The handshake of one connection. rustls does it; then its state is dropped, and only the secrets
 //! stay, as [`Traffic`].
 
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use rustls::server::UnbufferedServerConnection;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
-use rustls::{ConnectionTrafficSecrets, HandshakeKind, KeyLog, ServerConfig};
+use rustls::{ConnectionTrafficSecrets, ExtractedSecrets, HandshakeKind, KeyLog, ServerConfig};
 
 use super::record::{HEADER_BYTES, RECORD_BYTES_MAX, Traffic, TrafficParts};
 use super::suite::Suite;
@@ -26,9 +26,13 @@ const STEPS_RESUMED: usize = 23;
 /// A record that leads to no answer: parsing a hello takes less than 10 µs.
 const STEPS_RECORD: usize = 1;
 
-/// A handshake that has begun. It takes some KB, so its time is limited.
-pub struct Handshake {
-    connection: UnbufferedServerConnection,
+/// First byte of an alert record. A server may have nothing else to say to a hello.
+const ALERT_RECORD: u8 = 21;
+
+/// A handshake that has begun: as the server, or as the client. It takes some KB, so its time is
+/// limited.
+pub struct Handshake<C = UnbufferedServerConnection> {
+    connection: C,
     /// Complete records that rustls has seen and still needs, then a part of the next one.
     incoming: Vec<u8>,
     /// Bytes of the complete records.
@@ -37,6 +41,55 @@ pub struct Handshake {
     has_begun: bool,
     secrets: Secrets,
     steps: usize,
+    /// What rustls says about a failure.
+    error: Option<rustls::Error>,
+}
+
+/// A connection of rustls that processes records in place.
+pub(super) trait Connection {
+    /// Data of the client's side, or of the server's.
+    type Side;
+
+    /// This side is the client.
+    const IS_CLIENT: bool;
+
+    /// Processes complete records.
+    fn process<'c, 'i>(&'c mut self, records: &'i mut [u8])
+    -> UnbufferedStatus<'c, 'i, Self::Side>;
+
+    /// Returns whether the handshake is not over.
+    fn is_handshaking(&self) -> bool;
+
+    /// Returns the kind of the handshake, once it is known.
+    fn kind(&self) -> Option<HandshakeKind>;
+
+    /// Ends the connection, and returns its keys. `None` before the end of the handshake.
+    fn into_secrets(self) -> Option<ExtractedSecrets>;
+}
+
+impl Connection for UnbufferedServerConnection {
+    type Side = ServerConnectionData;
+
+    const IS_CLIENT: bool = false;
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        records: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Side> {
+        self.process_tls_records(records)
+    }
+
+    fn is_handshaking(&self) -> bool {
+        (**self).is_handshaking()
+    }
+
+    fn kind(&self) -> Option<HandshakeKind> {
+        self.handshake_kind()
+    }
+
+    fn into_secrets(self) -> Option<ExtractedSecrets> {
+        self.dangerous_into_kernel_connection().ok().map(|(secrets, _)| secrets)
+    }
 }
 
 /// State of a handshake after some bytes.
@@ -60,9 +113,9 @@ pub enum Kind {
 /// Reason why a handshake has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The first byte is not that of TLS: the client speaks plain HTTP.
+    /// The first byte is not that of TLS: the other side speaks plain text.
     PlainText,
-    /// The client and the server have not agreed. An alert says so, if there is one.
+    /// Client and server have not agreed. An alert says so, if there is one.
     Refused,
 }
 
@@ -74,14 +127,14 @@ thread_local! {
 /// What rustls reports while it advances a handshake.
 #[derive(Default)]
 struct Secrets {
-    send: Vec<u8>,
-    receive: Vec<u8>,
+    server: Vec<u8>,
+    client: Vec<u8>,
     /// The certificate's key is an RSA key.
     is_rsa: bool,
 }
 
 impl Secrets {
-    const NONE: Self = Self { send: Vec::new(), receive: Vec::new(), is_rsa: false };
+    const NONE: Self = Self { server: Vec::new(), client: Vec::new(), is_rsa: false };
 }
 
 /// Reports that the certificate of the present handshake has an RSA key.
@@ -97,8 +150,8 @@ pub(super) struct SecretReceiver;
 impl KeyLog for SecretReceiver {
     fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
         LOGGED.with_borrow_mut(|logged| match label {
-            "SERVER_TRAFFIC_SECRET_0" => logged.send = secret.to_vec(),
-            "CLIENT_TRAFFIC_SECRET_0" => logged.receive = secret.to_vec(),
+            "SERVER_TRAFFIC_SECRET_0" => logged.server = secret.to_vec(),
+            "CLIENT_TRAFFIC_SECRET_0" => logged.client = secret.to_vec(),
             _ => {}
         });
     }
@@ -111,20 +164,27 @@ impl KeyLog for SecretReceiver {
 impl Handshake {
     /// Begins a handshake. `None` if the kernel gives no random bytes.
     pub(super) fn new(config: &Arc<ServerConfig>) -> Option<Self> {
-        let connection = UnbufferedServerConnection::new(Arc::clone(config)).ok()?;
-        Some(Self {
+        Some(Self::with(UnbufferedServerConnection::new(Arc::clone(config)).ok()?))
+    }
+}
+
+#[expect(private_bounds, reason = "there are two connections, and no others")]
+impl<C: Connection> Handshake<C> {
+    pub(super) fn with(connection: C) -> Self {
+        Self {
             connection,
             incoming: Vec::new(),
             complete: 0,
             has_begun: false,
             secrets: Secrets::NONE,
             steps: 0,
-        })
+            error: None,
+        }
     }
 
-    /// Advances the handshake by bytes of the client, and appends the answer to `out`, also after a
-    /// failure. Returns how many bytes belonged to the handshake: what follows them are records
-    /// for [`Traffic`].
+    /// Advances the handshake by bytes of the other side, and appends the answer to `out`, also
+    /// after a failure. Returns how many bytes belonged to the handshake: what follows them are
+    /// records for [`Traffic`].
     ///
     /// rustls gets one record after the other, and none after the last one of the handshake. So it
     /// never opens application data, and never sees a `KeyUpdate`.
@@ -132,6 +192,7 @@ impl Handshake {
     /// # Errors
     ///
     /// The reason of a failure. The handshake is over, and the caller closes the client.
+    #[inline(never)]
     pub fn advance(
         &mut self,
         bytes: &[u8],
@@ -158,7 +219,8 @@ impl Handshake {
     /// Takes bytes up to the end of the record at their start. Returns how many. If the record is
     /// complete, all of `incoming` is.
     fn take_record(&mut self, bytes: &[u8]) -> Result<usize, Failure> {
-        if !self.has_begun && bytes[0] != HANDSHAKE_RECORD {
+        let is_record = bytes[0] == HANDSHAKE_RECORD || C::IS_CLIENT && bytes[0] == ALERT_RECORD;
+        if !self.has_begun && !is_record {
             return Err(Failure::PlainText);
         }
         self.has_begun = true;
@@ -184,12 +246,14 @@ impl Handshake {
         taken
     }
 
-    /// Lets rustls process the complete records.
-    fn process(&mut self, out: &mut Vec<u8>) -> Result<Progress, Failure> {
+    /// Lets rustls process the complete records. A client calls this first of all, without a
+    /// record, and sends its hello.
+    #[inline(never)]
+    pub(super) fn process(&mut self, out: &mut Vec<u8>) -> Result<Progress, Failure> {
         LOGGED.set(Secrets::NONE);
         let result = self.run(out);
         let logged = LOGGED.take();
-        if !logged.send.is_empty() {
+        if !logged.server.is_empty() {
             self.steps += match (self.kind(), logged.is_rsa) {
                 (Kind::Resumed, _) => STEPS_RESUMED,
                 (Kind::Full, false) => STEPS_EC,
@@ -203,7 +267,7 @@ impl Handshake {
     }
 
     fn kind(&self) -> Kind {
-        match self.connection.handshake_kind() {
+        match self.connection.kind() {
             Some(HandshakeKind::Resumed) => Kind::Resumed,
             _ => Kind::Full,
         }
@@ -216,7 +280,7 @@ impl Handshake {
         let (mut has_failed, mut is_faulty_kept) = (false, false);
         loop {
             let records = &mut self.incoming[..self.complete];
-            let UnbufferedStatus { discard, state } = self.connection.process_tls_records(records);
+            let UnbufferedStatus { discard, state } = self.connection.process(records);
             let is_over = match state {
                 Ok(ConnectionState::EncodeTlsData(data)) => {
                     encode(data, out);
@@ -227,11 +291,12 @@ impl Handshake {
                     has_failed
                 }
                 Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => true,
-                Err(_) if !has_failed => {
+                Err(error) if !has_failed => {
+                    self.error = Some(error);
                     (has_failed, is_faulty_kept) = (true, self.complete > discard);
                     false
                 }
-                // The client has closed the connection. Data cannot be here.
+                // The other side has closed the connection. Data cannot be here.
                 Ok(_) | Err(_) => {
                     has_failed = true;
                     true
@@ -245,7 +310,12 @@ impl Handshake {
         }
     }
 
-    /// Returns whether a byte of the client has come.
+    /// Takes what rustls says about the failure of this handshake.
+    pub(super) fn take_error(&mut self) -> Option<rustls::Error> {
+        self.error.take()
+    }
+
+    /// Returns whether a byte of the other side has come.
     pub(super) fn has_begun(&self) -> bool {
         self.has_begun
     }
@@ -264,17 +334,20 @@ impl Handshake {
     /// Ends a handshake that is complete. `None` if it is not, or if the secrets are not those of
     /// the keys that rustls has used.
     #[must_use]
+    #[inline(never)]
     pub fn finish(self) -> Option<Traffic> {
         let Self { connection, secrets, .. } = self;
-        let (extracted, _) = connection.dangerous_into_kernel_connection().ok()?;
-        let suite = confirm(&extracted.tx.1, &secrets.send)?;
-        if confirm(&extracted.rx.1, &secrets.receive) != Some(suite) {
+        let extracted = connection.into_secrets()?;
+        let Secrets { server, client, .. } = secrets;
+        let (send, receive) = if C::IS_CLIENT { (client, server) } else { (server, client) };
+        let suite = confirm(&extracted.tx.1, &send)?;
+        if confirm(&extracted.rx.1, &receive) != Some(suite) {
             return None;
         }
         Traffic::new(&TrafficParts {
             suite,
-            send_secret: &secrets.send,
-            receive_secret: &secrets.receive,
+            send_secret: &send,
+            receive_secret: &receive,
             sealed: extracted.tx.0,
             opened: extracted.rx.0,
         })

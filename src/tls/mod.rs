@@ -1,4 +1,4 @@
-//! TLS 1.3 (RFC 8446) for the server's own listeners, without system calls.
+//! TLS 1.3 (RFC 8446) for the server's own listeners and for its Redis, without system calls.
 //!
 //! rustls does the handshake; then its state is dropped, and a record layer of this module seals
 //! and opens records with the traffic secrets alone. A waiting reader holds 104 bytes for that.
@@ -17,6 +17,9 @@
 //!    [`TlsContext::export_ticket_keys`] go to the next process, which calls
 //!    [`TlsSocket::import`] and [`TlsContext::import_ticket_keys`].
 //!
+//! A node of a cluster is a client of Redis: [`TrustedServers`] begins a [`TlsClient`], which has
+//! the same handshake and the same record layer.
+//!
 //! From below: `suite` has keys and secrets, `record` the record layer, `handshake` the use of
 //! rustls with `provider`, `tickets` and `certificates`, `batch` several records, `session` one
 //! client, and `tls_socket` its socket.
@@ -24,8 +27,11 @@
 mod alert;
 mod batch;
 mod certificates;
+mod client;
 mod clock;
 mod context;
+mod der;
+mod ec_key;
 mod handshake;
 mod provider;
 mod record;
@@ -40,6 +46,7 @@ mod validity;
 
 pub use alert::Alert;
 pub use certificates::{Certificate, CertificateError, Certificates, KeyKind, PemFiles};
+pub use client::{PeerName, TlsClient, TlsClientError, TrustedServers};
 pub use context::{Outcome, PlainReply, TlsContext};
 pub use handshake::{Failure, Handshake, Kind, Progress};
 pub use record::{

@@ -194,7 +194,7 @@ impl Traffic {
     pub fn opener(&mut self) -> Opener<'_> {
         let suite = self.suite;
         let (key, iv) = suite.prepare_from(self.split().1);
-        Opener { traffic: self, key, iv }
+        Opener { traffic: self, key, iv, ignores_tickets: false }
     }
 
     /// Encodes the connection for another process: the number of the suite, whether a `KeyUpdate`
@@ -341,9 +341,16 @@ pub struct Opener<'a> {
     traffic: &'a mut Traffic,
     key: LessSafeKey,
     iv: [u8; IV_BYTES],
+    /// The other side is a server, which may send tickets at any time.
+    ignores_tickets: bool,
 }
 
 impl Opener<'_> {
+    /// Accepts and forgets the tickets that only a server sends (RFC 8446, section 4.6.1).
+    pub(super) fn ignore_tickets(&mut self) {
+        self.ignores_tickets = true;
+    }
+
     /// Opens `record` in place: a whole record, as its header says. Application data is left after
     /// the header.
     ///
@@ -370,6 +377,7 @@ impl Opener<'_> {
             // past the limit of section 5.5.
             _ if next.is_none() && inner[end] == 23 => Err(Alert::UnexpectedMessage),
             23 => Ok(Opened::Data(content.len())),
+            22 if self.ignores_tickets && are_tickets(content) => Ok(Opened::Data(0)),
             22 => {
                 let request = parse_key_update(content)?;
                 self.traffic.owes_key_update |= request == UPDATE_REQUESTED;
@@ -380,6 +388,8 @@ impl Opener<'_> {
             }
             // The level of an alert says nothing (section 6).
             21 => match content {
+                // Only application data may be empty (section 5.4).
+                [] => Err(Alert::UnexpectedMessage),
                 [_, 0] => Ok(Opened::CloseNotify),
                 [_, description] => Ok(Opened::ErrorAlert(*description)),
                 _ => Err(Alert::DecodeError),
@@ -403,6 +413,20 @@ fn parse_key_update(content: &[u8]) -> Result<u8, Alert> {
         [24, 0, 0, length, ..] if *length != 1 => Err(Alert::DecodeError),
         _ => Err(Alert::UnexpectedMessage),
     }
+}
+
+/// Returns whether the content of a handshake record is one or more whole `NewSessionTicket`
+/// messages (RFC 8446, section 4.6.1).
+fn are_tickets(mut content: &[u8]) -> bool {
+    while let [4, high, middle, low, rest @ ..] = content {
+        let length = u32::from_be_bytes([0, *high, *middle, *low]) as usize;
+        let Some((_, rest)) = rest.split_at_checked(length) else { return false };
+        if rest.is_empty() {
+            return true;
+        }
+        content = rest;
+    }
+    false
 }
 
 #[cfg(test)]

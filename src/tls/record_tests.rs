@@ -161,7 +161,7 @@ fn what_is_neither_data_nor_alert_nor_key_update_is_refused() {
         (21, &[2, 0], Ok(Opened::CloseNotify)),
         (21, &[1, 90], Ok(Opened::ErrorAlert(90))),
         (21, &[2, 48], Ok(Opened::ErrorAlert(48))),
-        (21, &[], Err(DecodeError)),
+        (21, &[], Err(UnexpectedMessage)),
         (21, &[2], Err(DecodeError)),
         (21, &[2, 48, 2], Err(DecodeError)),
         (22, &[24, 0, 0, 1, 0], Ok(Opened::KeyUpdate)),
@@ -181,6 +181,33 @@ fn what_is_neither_data_nor_alert_nor_key_update_is_refused() {
         let record = seal_padded(&mut ours, content, plaintext, 3);
         assert_eq!(open(&mut theirs, &record), expected, "{content}: {plaintext:?}");
     }
+}
+
+#[test]
+fn tickets_of_a_server_are_ignored_and_nothing_else() {
+    let ticket = [4, 0, 0, 3, 1, 2, 3];
+    let long = [&[4, 0, 1, 4][..], &[7; 260]].concat();
+    for (content, is_ignored) in [
+        (ticket.to_vec(), true),
+        ([&ticket[..], &long].concat(), true),
+        (ticket[..6].to_vec(), false),
+        ([&ticket[..], &[4]].concat(), false),
+        ([&ticket[..], &[24, 0, 0, 1, 0]].concat(), false),
+        (vec![1, 0, 0, 1, 0], false),
+        (vec![], false),
+    ] {
+        let (mut ours, mut theirs) = pair(Suite::Aes128Gcm);
+        let mut record = seal_padded(&mut ours, 22, &content, 0);
+        let mut opener = theirs.opener();
+        opener.ignore_tickets();
+        let expected = if is_ignored { Ok(Opened::Data(0)) } else { Err(Alert::UnexpectedMessage) };
+        assert_eq!(opener.open(&mut record), expected, "{content:?}");
+    }
+    let (mut ours, mut theirs) = pair(Suite::Aes128Gcm);
+    let mut record = seal_padded(&mut ours, 22, &[24, 0, 0, 1, 0], 0);
+    let mut opener = theirs.opener();
+    opener.ignore_tickets();
+    assert_eq!(opener.open(&mut record), Ok(Opened::KeyUpdate));
 }
 
 /// Splits joined records.

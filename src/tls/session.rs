@@ -7,7 +7,7 @@ use std::mem;
 use std::rc::Rc;
 
 use super::alert::Alert;
-use super::batch::{Batch, Fault, open_all, seal_all, send_alert};
+use super::batch::{Batch, Fault, Sender, open_all, seal_all, send_alert};
 use super::context::{Outcome, TlsContext};
 use super::handshake::{Failure, Handshake, Kind, Progress};
 use super::record::{HEADER_BYTES, RECORD_BYTES_MAX, Traffic, record_length};
@@ -39,7 +39,10 @@ pub(super) enum Session {
     /// Between records in both directions.
     Idle(Traffic),
     Busy(Box<Busy>),
-    /// An error, or another process has the connection. Nothing is sent any more.
+    /// The client was told what is wrong. What it sends is discarded.
+    Failed,
+    /// The client has told an error, or another process has the connection. Nothing is read or sent
+    /// any more.
     Over,
 }
 
@@ -131,7 +134,7 @@ impl Session {
             Self::Busy(busy) => {
                 size_of::<Busy>() + busy.input.capacity() + busy.unsent.bytes.capacity()
             }
-            Self::Idle(_) | Self::Over => 0,
+            Self::Idle(_) | Self::Failed | Self::Over => 0,
         }
     }
 
@@ -162,7 +165,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// In addition to those of the socket: `InvalidData` if the client breaks the protocol,
+    /// In addition to those of the socket: `InvalidData` if the client breaks the protocol, of
+    /// which it was told: later reads discard its bytes, so that a reset does not overtake that.
     /// `UnexpectedEof` if it has closed the connection without saying so in TLS, `ConnectionReset`
     /// if it has sent an alert. `Interrupted` if only a part of the input was handled.
     #[inline(never)]
@@ -185,6 +189,10 @@ impl Session {
                 self.read_records(socket, buffer, kept)
             }
             Self::Idle(_) => self.read_records(socket, buffer, 0),
+            Self::Failed => match socket.read(buffer)? {
+                0 => Ok(0),
+                length => Err(nothing(length == buffer.len())),
+            },
             Self::Over => Err(ErrorKind::NotConnected.into()),
         }
     }
@@ -217,7 +225,7 @@ impl Session {
                 if failure == Failure::PlainText {
                     let _ = write(socket, &context.plain_reply());
                 }
-                *self = Self::Over;
+                *self = Self::Failed;
                 return Err(broken());
             }
         }
@@ -280,9 +288,9 @@ impl Session {
                 busy.input = Vec::new();
                 &mut busy.traffic
             }
-            Self::Handshaking(_) | Self::Over => return Err(broken()),
+            Self::Handshaking(_) | Self::Failed | Self::Over => return Err(broken()),
         };
-        let batch = match open_all(traffic, bytes) {
+        let batch = match open_all(traffic, bytes, Sender::Client) {
             Ok(batch) => batch,
             Err(fault) => return Err(self.fail(socket, fault)),
         };
@@ -306,17 +314,19 @@ impl Session {
 
     /// Ends the connection with an error.
     fn fail(&mut self, socket: &mut impl Write, fault: Fault) -> io::Error {
-        let error = match fault {
+        match fault {
             Fault::Ours(alert) => {
                 if let Some(busy) = self.make_busy() {
                     busy.send_alert(socket, alert);
                 }
+                *self = Self::Failed;
                 broken()
             }
-            Fault::Theirs => ErrorKind::ConnectionReset.into(),
-        };
-        *self = Self::Over;
-        error
+            Fault::Theirs(_) => {
+                *self = Self::Over;
+                ErrorKind::ConnectionReset.into()
+            }
+        }
     }
 
     /// Writes plaintext, as [`Socket`](crate::service::Socket) says. If less than all is accepted,
@@ -344,7 +354,9 @@ impl Session {
                 }
                 &mut busy.traffic
             }
-            Self::Handshaking(_) | Self::Over => return Err(ErrorKind::NotConnected.into()),
+            Self::Handshaking(_) | Self::Failed | Self::Over => {
+                return Err(ErrorKind::NotConnected.into());
+            }
         };
         let unsent = seal_all(traffic, socket, bytes, &mut accepted)?;
         if let Some(unsent) = unsent {
@@ -367,7 +379,7 @@ impl Session {
         match self {
             Self::Handshaking(handshaking) => handshaking.unsent.flush(socket)?,
             Self::Busy(busy) => busy.unsent.flush(socket)?,
-            Self::Idle(_) | Self::Over => {}
+            Self::Idle(_) | Self::Failed | Self::Over => {}
         }
         self.relax();
         Ok(())

@@ -3,11 +3,10 @@
 
 use std::ops::Range;
 
-/// Tags of DER (X.690).
-const INTEGER: u8 = 0x02;
+use super::der::{INTEGER, SEQUENCE, expect};
+
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
-const SEQUENCE: u8 = 0x30;
 /// The optional version of a certificate.
 const VERSION: u8 = 0xa0;
 
@@ -28,22 +27,6 @@ pub(super) fn validity(certificate: &[u8]) -> Option<Range<u64>> {
     // The last second is a valid one.
     let (end, _) = time(rest)?;
     Some(start..end.saturating_add(1))
-}
-
-/// Splits an element of DER into its content and the bytes after it, if its tag is `tag`.
-fn expect(tag: u8, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (&found, bytes) = bytes.split_first()?;
-    let (&first, bytes) = bytes.split_first()?;
-    let (length, bytes) = match first {
-        0..=0x7f => (usize::from(first), bytes),
-        // Certificates are shorter than 2^24 bytes.
-        0x81..=0x83 => {
-            let (length, bytes) = bytes.split_at_checked(usize::from(first & 0x7f))?;
-            (length.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)), bytes)
-        }
-        _ => return None,
-    };
-    (found == tag).then(|| bytes.split_at_checked(length))?
 }
 
 /// Splits a time from the bytes after it.
@@ -133,9 +116,5 @@ mod tests {
                 assert_eq!(validity(&certificate[..length]), None);
             }
         }
-        // A length of several bytes, one that is too long, and one of the other form.
-        assert_eq!(expect(SEQUENCE, &[0x30, 0x82, 0, 1, 7, 8]), Some((&[7][..], &[8][..])));
-        assert_eq!(expect(SEQUENCE, &[0x30, 0x84, 0, 0, 0, 1, 7]), None);
-        assert_eq!(expect(SEQUENCE, &[0x30, 0x80, 0, 0]), None);
     }
 }

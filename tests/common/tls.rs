@@ -132,6 +132,41 @@ impl Pair {
         succeed(command.arg("-keyout").arg(&self.key).arg("-out").arg(&self.certificate));
     }
 
+    /// Makes the certificate of an authority, which may issue those of servers.
+    #[track_caller]
+    pub fn authority(folder: &Folder, name: &str) -> Self {
+        let pair = Self::at(folder, name);
+        let mut command = Command::new("openssl");
+        command.args(["req", "-x509", "-days", "30", "-nodes", "-newkey"]).args(ECDSA);
+        command.args(["-subj", &format!("/CN={name}"), "-addext", "keyUsage=keyCertSign"]);
+        succeed(command.arg("-keyout").arg(&pair.key).arg("-out").arg(&pair.certificate));
+        pair
+    }
+
+    /// Issues a certificate with this key of an authority. `names` are as in `DNS:a.test,IP:::1`;
+    /// with less than no days, it has expired.
+    #[track_caller]
+    pub fn issue(
+        &self,
+        folder: &Folder,
+        file: &str,
+        names: &str,
+        key: &[&str],
+        days: &str,
+    ) -> Self {
+        let (pair, request) = (Self::at(folder, file), folder.file("request.pem"));
+        let mut command = Command::new("openssl");
+        command.args(["req", "-nodes", "-subj", &format!("/CN={file}"), "-newkey"]).args(key);
+        command.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+        command.args(["-addext", &format!("subjectAltName={names}")]);
+        succeed(command.arg("-keyout").arg(&pair.key).arg("-out").arg(&request));
+        let mut command = Command::new("openssl");
+        command.args(["x509", "-req", "-days", days, "-copy_extensions", "copy", "-CA"]);
+        command.arg(&self.certificate).arg("-CAkey").arg(&self.key).arg("-in").arg(&request);
+        succeed(command.arg("-out").arg(&pair.certificate));
+        pair
+    }
+
     pub fn at(folder: &Folder, file: &str) -> Self {
         Self::in_folder(folder.path(), file)
     }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::path::Path;
 use std::rc::Rc;
 
 use mio::Registry;
@@ -45,7 +46,8 @@ impl ClusterSockets {
     ///
     /// # Errors
     ///
-    /// [`StartError`] if the URL is wrong or its host is unknown.
+    /// [`StartError`] if the URL is wrong, its host is unknown, or the file of `--cluster-ca` is of
+    /// no use.
     pub(in crate::server) fn start(
         options: &Options,
         registry: &Registry,
@@ -54,7 +56,8 @@ impl ClusterSockets {
         service: &mut Service<OsListener>,
     ) -> Result<Option<Self>, StartError> {
         let Some(url) = options.cluster.as_deref() else { return Ok(None) };
-        let (sockets, log) = Self::new(url, registry, random, predecessor)?;
+        let ca = options.cluster_ca.as_deref();
+        let (sockets, log) = Self::new(url, ca, registry, random, predecessor)?;
         if let Some(state) = predecessor {
             service.resume_shared_log(Box::new(log), state.position());
         } else {
@@ -81,13 +84,14 @@ impl ClusterSockets {
     /// first turn.
     fn new(
         url: &str,
+        ca: Option<&Path>,
         registry: &Registry,
         random: fn(&mut [u8]),
         predecessor: Option<&ClusterLogState>,
     ) -> Result<(Self, ClusterLog), StartError> {
         let url = cluster_url(url).map_err(StartError)?;
         let keys = Keys::new(url.prefix());
-        let target = Rc::new(RedisTarget::resolve(url).map_err(StartError)?);
+        let target = Rc::new(RedisTarget::resolve(url, ca).map_err(StartError)?);
         let connect = |source: EventSource, reply_ms| -> io::Result<_> {
             let socket = RedisSocket::new(Rc::clone(&target), registry, source.token(), reply_ms)?;
             Ok(Rc::new(RefCell::new(socket)))

@@ -11,6 +11,7 @@ use rustix::net::sockopt;
 
 use super::super::os_socket::OsSocket;
 use super::target::Address;
+use super::tls::{Channel, Tls};
 use crate::cluster::Decoder;
 
 /// A buffer with more capacity is given back when all of it is sent.
@@ -22,11 +23,12 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 const KEEPALIVE_PROBES: u32 = 3;
 
 /// Socket that is connected, or about to be.
-#[derive(Debug)]
 pub(super) struct Link {
     socket: OsSocket,
+    /// `None` without TLS.
+    channel: Option<Box<Channel>>,
     pub(super) output: Vec<u8>,
-    /// Bytes of `output` that the kernel has.
+    /// Bytes that the kernel has: of `output`, or with TLS of the channel's records.
     sent: usize,
     pub(super) decoder: Decoder,
     /// A read may find something. The poll is edge-triggered.
@@ -48,18 +50,24 @@ pub(super) enum Received {
 }
 
 impl Link {
-    /// Begins to connect. An event reports the end of it.
+    /// Begins to connect. An event reports the end of it. `tls` is for an address with TLS: then
+    /// the output waits until the server has been verified.
     ///
     /// # Errors
     ///
     /// The kernel's error, for instance if there is no such Unix socket.
     pub(super) fn connect(
         address: &Address,
+        tls: Option<&Tls>,
         registry: &Registry,
         token: Token,
     ) -> io::Result<Self> {
+        let channel = match (address, tls) {
+            (Address::Tls(_, name), Some(tls)) => Some(Box::new(Channel::start(tls, name)?)),
+            _ => None,
+        };
         let mut socket = match address {
-            Address::Tcp(address) => {
+            Address::Tcp(address) | Address::Tls(address, _) => {
                 let stream = TcpStream::connect(*address)?;
                 stream.set_nodelay(true)?;
                 set_keepalive(&stream)?;
@@ -70,6 +78,7 @@ impl Link {
         socket.register(registry, token)?;
         Ok(Self {
             socket,
+            channel,
             output: Vec::new(),
             sent: 0,
             decoder: Decoder::default(),
@@ -127,7 +136,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// The kernel's error.
+    /// The kernel's error, or what is wrong with the server's TLS.
     pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         while self.may_read {
             match self.socket.read(buffer) {
@@ -135,8 +144,7 @@ impl Link {
                 Ok(length) => {
                     // A read that fills less than the buffer has emptied the socket.
                     self.may_read = length == buffer.len() || self.is_read_closed;
-                    self.decoder.push(&buffer[..length]);
-                    return Ok(Received::Bytes);
+                    return self.take(&buffer[..length]);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.may_read = false,
@@ -146,31 +154,81 @@ impl Link {
         Ok(Received::Nothing)
     }
 
+    /// Takes bytes of the socket. With TLS, some of them may need an answer.
+    fn take(&mut self, bytes: &[u8]) -> io::Result<Received> {
+        let Some(channel) = &mut self.channel else {
+            self.decoder.push(bytes);
+            return Ok(Received::Bytes);
+        };
+        let plaintext = channel.open(bytes);
+        let flushed = self.flush();
+        let Some(plaintext) = plaintext? else { return Ok(Received::End) };
+        flushed?;
+        self.decoder.push(&plaintext);
+        Ok(Received::Bytes)
+    }
+
     /// Sends as much of the output as the kernel takes.
     ///
     /// # Errors
     ///
     /// The kernel's error.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        while self.may_write && self.sent < self.output.len() {
-            match self.socket.write(&self.output[self.sent..]) {
+        if let Some(channel) = &mut self.channel
+            && !self.output.is_empty()
+        {
+            channel.seal(&mut self.output);
+        }
+        self.send()
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        let bytes = match &mut self.channel {
+            None => &mut self.output,
+            Some(channel) => &mut channel.records,
+        };
+        while self.may_write && self.sent < bytes.len() {
+            match self.socket.write(&bytes[self.sent..]) {
                 Ok(length) => self.sent += length,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.may_write = false,
                 Err(error) => return Err(error),
             }
         }
-        if self.sent == self.output.len() {
-            self.output.clear();
+        if self.sent == bytes.len() {
+            bytes.clear();
             self.sent = 0;
-            self.output.shrink_to(KEPT_CAPACITY);
+            bytes.shrink_to(KEPT_CAPACITY);
         }
         Ok(())
     }
 
     /// Bytes that the kernel has not taken.
     pub(super) fn unsent(&self) -> usize {
-        self.output.len() - self.sent
+        let records = self.channel.as_ref().map_or(0, |channel| channel.records.len());
+        self.output.len() + records - self.sent
+    }
+
+    /// Whether a server with TLS has not answered yet. It may be one without.
+    pub(super) fn is_shaking_hands(&self) -> bool {
+        self.channel.as_ref().is_some_and(|channel| !channel.is_open())
+    }
+
+    /// Memory of bytes in both directions.
+    pub(super) fn buffered_bytes(&self) -> usize {
+        let input = self.channel.as_ref().map_or(0, |channel| channel.buffered_bytes());
+        self.unsent() + input + self.decoder.buffered_bytes()
+    }
+}
+
+impl Drop for Link {
+    /// Tells a server with TLS that the end is no attacker's (RFC 8446, section 6.1).
+    fn drop(&mut self) {
+        if let Some(channel) = &mut self.channel {
+            channel.close();
+            // The connection ends in any case.
+            let _ = self.send();
+        }
     }
 }
 

@@ -5,6 +5,8 @@ mod link;
 mod password;
 mod redis_socket;
 mod target;
+#[cfg_attr(not(feature = "cluster-tls"), path = "no_tls.rs")]
+mod tls;
 
 pub use password::{PASSWORD_ENV, PASSWORD_FILE_ENV, cluster_url};
 pub use redis_socket::RedisSocket;

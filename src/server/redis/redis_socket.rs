@@ -176,7 +176,10 @@ impl RedisSocket {
         if self.deadline().is_some_and(|deadline| deadline <= self.now) {
             let ms =
                 if matches!(self.phase, Phase::Open { .. }) { self.reply_ms } else { ATTEMPT_MS };
-            self.fail(Failure::transient(format!("no reply from {} within {ms} ms", self.address)));
+            let is_shaking_hands = self.link.as_ref().is_some_and(Link::is_shaking_hands);
+            let hint = if is_shaking_hands { ": does it speak TLS at this port?" } else { "" };
+            let reason = format!("no reply from {} within {ms} ms{hint}", self.address);
+            self.fail(Failure::transient(reason));
         }
     }
 
@@ -193,7 +196,7 @@ impl RedisSocket {
     fn connect(&mut self, address: Address, purpose: Purpose) {
         self.address = address;
         self.phase = Phase::Connecting { purpose, deadline: self.now.after(ATTEMPT_MS) };
-        match Link::connect(&self.address, &self.registry, self.token) {
+        match Link::connect(&self.address, self.target.tls(), &self.registry, self.token) {
             Ok(link) => self.link = Some(link),
             Err(error) => self.fail_connecting(&error),
         }
@@ -272,8 +275,9 @@ impl RedisSocket {
         match &mut self.phase {
             Phase::Asking { .. } => {
                 let primary = primary_in(&reply).map_err(located)?;
+                let primary = self.target.primary(primary).map_err(Failure::transient)?;
                 self.link = None;
-                self.connect(Address::Tcp(primary), Purpose::UseServer);
+                self.connect(primary, Purpose::UseServer);
             }
             Phase::Greeting { handshake, .. } => {
                 if let Some(server) = handshake.on_reply(&reply).map_err(located)? {
@@ -321,6 +325,11 @@ impl RedisSocket {
     }
 
     fn fail_with(&mut self, error: &io::Error) {
+        // The kernel has no such error: this one is of TLS, and comes back with the next attempt.
+        if error.kind() == io::ErrorKind::InvalidData && !matches!(self.phase, Phase::Open { .. }) {
+            self.fail(Failure::permanent(format!("{}: {error}", self.address)));
+            return;
+        }
         self.fail(Failure::transient(format!(
             "the connection to {} failed: {error}",
             self.address
@@ -399,7 +408,6 @@ impl Connection for RedisSocket {
     }
 
     fn buffered_bytes(&self) -> usize {
-        let link = self.link.as_ref();
-        self.queued_bytes + link.map_or(0, |it| it.unsent() + it.decoder.buffered_bytes())
+        self.queued_bytes + self.link.as_ref().map_or(0, Link::buffered_bytes)
     }
 }

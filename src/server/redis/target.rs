@@ -1,39 +1,54 @@
-//! Addresses of a URL.
+//! Addresses of a URL, and how the servers at them are verified.
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::tls::{PeerName, Tls};
 use crate::cluster::{ClusterUrl, Host, Servers};
+
+const NO_CA: &str = "--cluster: rediss:// needs --cluster-ca FILE: the certificates of the \
+    authorities that may issue that of Redis, for instance /etc/ssl/certs/ca-certificates.crt";
+const CA_WITHOUT_TLS: &str = "--cluster-ca: only for a Redis with TLS; give --cluster rediss://…";
 
 /// A URL with the addresses of its names. The names are looked up once: if their addresses change,
 /// the process has to start again.
-#[derive(Debug)]
 pub struct RedisTarget {
     url: ClusterUrl,
     /// Of the server, or of the Sentinels. At least one.
     addresses: Vec<Address>,
+    /// For connections with TLS. `None` without TLS.
+    tls: Option<Tls>,
 }
 
 /// Address to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Address {
     Tcp(SocketAddr),
+    /// With TLS, and the name that the certificate must have.
+    Tls(SocketAddr, PeerName),
     Unix(PathBuf),
 }
 
 impl RedisTarget {
     /// Looks up the names of a URL. Blocks until the resolver of the system has answered. Logs each
-    /// name that has no address.
+    /// name that has no address. `ca` is the file with the certificates of the authorities that
+    /// are trusted: one for a URL with TLS, none for another.
     ///
     /// # Errors
     ///
-    /// A description if there is no address at all.
-    pub fn resolve(url: ClusterUrl) -> Result<Self, String> {
+    /// A description if there is no address at all, or if the file is missing or of no use.
+    pub fn resolve(url: ClusterUrl, ca: Option<&Path>) -> Result<Self, String> {
+        let tls = match (url.is_tls(), ca) {
+            (true, Some(file)) => Some(Tls::read(file)?),
+            (true, None) => return Err(NO_CA.to_owned()),
+            (false, Some(_)) => return Err(CA_WITHOUT_TLS.to_owned()),
+            (false, None) => None,
+        };
         let hosts: &[Host] = match url.servers() {
             Servers::Unix(path) => {
                 let addresses = vec![Address::Unix(path.clone())];
-                return Ok(Self { url, addresses });
+                return Ok(Self { url, addresses, tls });
             }
             Servers::Tcp(host) => std::slice::from_ref(host),
             Servers::Sentinels { hosts, .. } => hosts,
@@ -42,7 +57,11 @@ impl RedisTarget {
         let mut error = String::new();
         for host in hosts {
             match (&*host.name, host.port).to_socket_addrs() {
-                Ok(found) => addresses.extend(found.map(Address::Tcp)),
+                Ok(found) => {
+                    for address in found {
+                        addresses.push(with_tls(tls.as_ref(), address, &host.name)?);
+                    }
+                }
                 Err(cause) => {
                     error = format!("cannot look up {}: {cause}", host.name);
                     log::warn!("{error}");
@@ -54,7 +73,7 @@ impl RedisTarget {
             let none = || format!("{url} has no address");
             return Err(if error.is_empty() { none() } else { error });
         }
-        Ok(Self { url, addresses })
+        Ok(Self { url, addresses, tls })
     }
 
     /// The URL.
@@ -67,7 +86,7 @@ impl RedisTarget {
     #[must_use]
     pub fn ports(&self) -> Vec<u16> {
         let port = |address: &Address| match address {
-            Address::Tcp(address) => Some(address.port()),
+            Address::Tcp(address) | Address::Tls(address, _) => Some(address.port()),
             Address::Unix(_) => None,
         };
         self.addresses.iter().filter_map(port).collect()
@@ -75,6 +94,16 @@ impl RedisTarget {
 
     pub(super) fn addresses(&self) -> &[Address] {
         &self.addresses
+    }
+
+    /// How servers are verified. `None` without TLS.
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    /// Address of the primary that a Sentinel has named. Its certificate must have the IP address.
+    pub(super) fn primary(&self, address: SocketAddr) -> Result<Address, String> {
+        with_tls(self.tls.as_ref(), address, &address.ip().to_string())
     }
 
     /// Name of the primary to ask the Sentinels for. `None` without Sentinels.
@@ -87,10 +116,20 @@ impl RedisTarget {
     }
 }
 
+/// Address of a server, with the name that its certificate must have if it speaks TLS.
+fn with_tls(tls: Option<&Tls>, address: SocketAddr, name: &str) -> Result<Address, String> {
+    if tls.is_none() {
+        return Ok(Address::Tcp(address));
+    }
+    let name = PeerName::parse(name);
+    let name = name.ok_or("--cluster: no certificate can have the name of this host")?;
+    Ok(Address::Tls(address, name))
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(address) => address.fmt(f),
+            Self::Tcp(address) | Self::Tls(address, _) => address.fmt(f),
             Self::Unix(path) => path.display().fmt(f),
         }
     }

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{self, Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -77,15 +77,27 @@ impl Redis {
     /// Starts a Sentinel that watches this server under a name, and decides alone. Waits until it
     /// knows `replicas` of them.
     pub fn sentinel(&self, name: &str, replicas: usize) -> Self {
+        self.sentinel_with(name, replicas, self.address.port(), |_| String::new())
+    }
+
+    /// Starts a Sentinel that watches this server at another port. `further` returns lines for the
+    /// file of a Sentinel at this address.
+    pub fn sentinel_with(
+        &self,
+        name: &str,
+        replicas: usize,
+        watched: u16,
+        further: impl Fn(IpAddr) -> String,
+    ) -> Self {
         let folder = fresh_folder("speak-sentinel").expect("a folder");
         let address = free_address();
         let lines = format!(
-            "bind {}\nport {}\nprotected-mode no\nsentinel monitor {name} {} {} 1\n\
+            "bind {}\nport {}\nprotected-mode no\n{}sentinel monitor {name} {} {watched} 1\n\
              sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 3000\n",
             address.ip(),
             address.port(),
+            further(address.ip()),
             self.address.ip(),
-            self.address.port(),
         );
         let file = folder.join("sentinel.conf");
         fs::write(&file, lines).expect("a file");
