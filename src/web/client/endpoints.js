@@ -2,7 +2,7 @@
 
 import { baseUrl } from "./values.js";
 
-/** Port that proxies usually leave alone. */
+/** Port that proxies usually leave alone. There, a server speaks what it speaks at its address. */
 const DIRECT_PORT = 7732;
 
 /**
@@ -18,7 +18,5 @@ export function chooseEndpoints(server, urls) {
     return { endpoints: [...endpoints].reverse(), better: endpoints.slice(0, -1) };
   }
   const { protocol, hostname } = new URL(server);
-  // A page by https may not call http, and port 7732 has no TLS.
-  const isSecure = /https/.test(protocol + globalThis.location?.protocol);
-  return { endpoints: [server], better: isSecure ? [] : [`http://${hostname}:${DIRECT_PORT}/`] };
+  return { endpoints: [server], better: [`${protocol}//${hostname}:${DIRECT_PORT}/`] };
 }

@@ -60,11 +60,11 @@ test("an event is an answer with its message, and the cursors of all channels", 
   });
 });
 
-test("the client begins at the ordinary address, and moves to port 7732 without TLS alone", () => {
+test("the client begins at the ordinary address, and moves to port 7732", () => {
   const cases = [
     ["http://speak.test:8080/", "http://speak.test:8080/", ["http://speak.test:7732/"]],
     ["http://[::1]/chat/", "http://[::1]/chat/", ["http://[::1]:7732/"]],
-    ["https://speak.test/", "https://speak.test/", []],
+    ["https://speak.test/", "https://speak.test/", ["https://speak.test:7732/"]],
   ];
   for (const [server, first, better] of cases)
     assert.deepEqual(chooseEndpoints(server, "auto"), { endpoints: [first], better });
