@@ -135,7 +135,7 @@ impl ResponseWriter {
             if is_compressed {
                 options.push_body(out, file.gzip);
             } else {
-                options.push_body(out, &file.content());
+                options.push_body(out, self.contents.of(file));
             }
             200
         }

@@ -7,6 +7,7 @@ use super::error::Error;
 use super::params::Parameters;
 use super::phase::Phase;
 use crate::http::{Callback, Persistence, ResponseHead};
+use crate::web;
 
 /// Last second that `Date` can express, in seconds since 1970: its year has four digits.
 const DATE_SECONDS_MAX: u64 = 253_402_300_799;
@@ -140,6 +141,8 @@ pub(super) struct ResponseWriter {
     /// The same for a script.
     script_head: Vec<u8>,
     pub(super) phase: Phase,
+    /// Files for clients that do not take gzip.
+    pub(super) contents: web::Contents,
 }
 
 impl ResponseWriter {
@@ -151,6 +154,7 @@ impl ResponseWriter {
             default_head: Vec::new(),
             script_head: Vec::new(),
             phase: Phase::default(),
+            contents: web::Contents::default(),
         }
     }
 

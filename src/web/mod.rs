@@ -1,6 +1,8 @@
 //! Files that the binary contains: the browser client, its element, and the demo chat. `build.rs`
 //! compresses them, and only that is kept: few clients do not take gzip.
 
+use std::cell::OnceCell;
+
 use miniz_oxide::inflate;
 
 /// A file that the server serves.
@@ -35,12 +37,24 @@ impl File {
         u32::from_le_bytes(*length) as usize
     }
 
-    /// Returns the content without compression.
-    #[must_use]
-    pub fn content(&self) -> Vec<u8> {
+    fn decompress(&self) -> Vec<u8> {
         let data = GZIP_HEADER_BYTES..self.gzip.len() - GZIP_TRAILER_BYTES;
         inflate::decompress_to_vec_with_limit(&self.gzip[data], self.content_bytes())
             .expect("build.rs has compressed it")
+    }
+}
+
+/// The contents without compression, each decompressed when a client first asks for it: that takes
+/// nine times as long as to send it compressed.
+#[derive(Debug, Default)]
+pub struct Contents([OnceCell<Vec<u8>>; FILES.len()]);
+
+impl Contents {
+    /// Returns the content of a file.
+    #[must_use]
+    pub fn of(&self, file: &File) -> &[u8] {
+        let place = FILES.iter().position(|it| it.path == file.path).expect("there are no others");
+        self.0[place].get_or_init(|| file.decompress())
     }
 }
 
