@@ -263,6 +263,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_timer_whose_key_is_never_zero_takes_24_bytes() {
+        assert_eq!(size_of::<Option<Timer<NonZeroU32>>>(), 24);
+    }
+
+    #[test]
     fn the_next_deadline_is_the_one_of_the_only_timer() {
         for delay_ms in [0, 1, 63, 64, 65, 4095, 4096, 25_000, 3_600_000, 1 << 40] {
             for start in [0, 1, 63, 4_000, 1_000_003, SPAN_MS / 2 + 1] {

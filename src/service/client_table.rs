@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::mem;
+use std::num::NonZeroU32;
 
 use super::budget::Budget;
 use super::client::{Client, PendingRead, Sent, State};
@@ -21,7 +22,9 @@ pub(super) struct ClientTable<S> {
     /// State of clients in [`State::Streaming`], in addition to what every client has.
     streams: Slab<StreamState>,
     /// At most one timer for each client, by the client's index.
-    timers: TimerWheel<u32>,
+    /// The key of a timer is the index of its client, plus 1: without a zero among the keys, a
+    /// timer takes 24 bytes of its slab instead of 32.
+    timers: TimerWheel<NonZeroU32>,
     /// Clients that the current turn is to serve, in this order.
     run_queue: RunQueue,
     /// Clients with more to do, which the next turn adds to the run queue.
@@ -258,7 +261,8 @@ impl<S: Socket> ClientTable<S> {
             }
             self.timers.cancel(timer);
         }
-        client.timer = Some(self.timers.set(at, key.index));
+        let timer_key = NonZeroU32::MIN.saturating_add(key.index);
+        client.timer = Some(self.timers.set(at, timer_key));
     }
 
     pub(super) fn next_deadline(&self) -> Option<Millis> {
@@ -267,7 +271,7 @@ impl<S: Socket> ClientTable<S> {
 
     /// Returns the next client whose timer fires. The client's deadline may be later.
     pub(super) fn pop_due(&mut self, now: Millis) -> Option<Key> {
-        let index = self.timers.pop(now)?;
+        let index = self.timers.pop(now)?.get() - 1;
         let key = self.slots.key_at(index).expect("the timer of a freed client is cancelled");
         self.expect_mut(key).timer = None;
         Some(key)
