@@ -241,9 +241,10 @@ impl Server {
         line.trim_matches([':', '\t', ' ']).to_owned()
     }
 
-    /// Returns its resident memory in KiB.
+    /// Returns its resident memory in KiB, without the pages of files: the program's own come with
+    /// their first use after the start.
     pub fn rss_kib(&self) -> u64 {
-        self.status("VmRSS")
+        self.status("RssAnon")
     }
 
     /// Returns the most resident memory that it ever had, in KiB.

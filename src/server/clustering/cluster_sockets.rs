@@ -76,7 +76,8 @@ impl ClusterSockets {
     pub(in crate::server) fn check(options: &Options) -> Result<Option<OutgoingPorts>, StartError> {
         let Some(url) = options.cluster.as_deref() else { return Ok(None) };
         let url = cluster_url(url).map_err(StartError)?;
-        let target = RedisTarget::resolve(url).map_err(StartError)?;
+        let ca = options.cluster_ca.as_deref();
+        let target = RedisTarget::resolve(url, ca).map_err(StartError)?;
         Ok(Some(ports(&target)))
     }
 
