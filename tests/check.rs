@@ -30,8 +30,8 @@ fn passes(finished: &Finished, findings: &[&[&str]]) {
     let lines: Vec<_> = finished.stdout.lines().collect();
     assert!(lines.iter().all(|line| line.starts_with("ok    ")), "{finished:?}");
     for words in findings {
-        let has_all = |line: &&str| words.iter().all(|word| line.contains(word));
-        assert!(lines.iter().any(|line| has_all(&line)), "no {words:?} in {finished:?}");
+        let has_all = |line: &str| words.iter().all(|word| line.contains(word));
+        assert!(lines.iter().any(|line| has_all(line)), "no {words:?} in {finished:?}");
     }
 }
 

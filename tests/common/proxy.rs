@@ -190,7 +190,7 @@ impl Recipe {
         // Caddy has a second site in place of a second listener.
         if let Some((_, site)) = rules.split_once("chat.example.org {") {
             let second = site.replace("For a certificate of your own: ", "SECOND: ");
-            rules.push_str(&format!("SECOND.example.org {{{second}"));
+            rules = [&rules, "SECOND.example.org {", &second].concat();
         }
         let place = folder.display().to_string();
         // Those of a cluster have no TLS.
