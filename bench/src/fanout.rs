@@ -20,7 +20,7 @@ use crate::wire::{self, Cursor, Dialect, Form};
 use crate::writers::{WRITER_TOKENS, Write, Writers};
 
 /// Readers to connect before the server must have served them.
-const CONNECT_BATCH: usize = 50;
+pub(crate) const CONNECT_BATCH: usize = 50;
 
 /// Size of a crowd.
 #[derive(Clone, Copy)]

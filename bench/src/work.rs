@@ -9,7 +9,7 @@ use support::random::Random;
 use crate::churn;
 use crate::client::POLL_TIMEOUT;
 use crate::closed_loop::{self, Closed};
-use crate::fanout::{Crowd, Size};
+use crate::fanout::{CONNECT_BATCH, Crowd, Size};
 use crate::result::Result;
 use crate::sample::Sample;
 use crate::server::Target;
@@ -217,8 +217,10 @@ fn idle(target: &Target, cores: Cores, readers: usize, form: Form) -> Result<Sam
     };
     // Code is loaded on first use. That is no reader's memory, so each path runs once before.
     let targets = slice::from_ref(target);
-    let mut first = Crowd::gather(targets, size(2, 4))?;
-    send_to_all(&mut first, 1, 0, 4)?;
+    // Nor is the memory of handshakes, so as many are made at a time as later.
+    let warm_up = CONNECT_BATCH / 2;
+    let mut first = Crowd::gather(targets, size(2, warm_up))?;
+    send_to_all(&mut first, 1, 0, warm_up)?;
     drop(first);
     let window = Window::open(targets, cores)?;
     let before = resting(target)?;
