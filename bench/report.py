@@ -119,8 +119,9 @@ def goals(parts):
         for goal in part["goals"]:
             if goal["measured"] is None:
                 continue
+            other = parts.get(goal["against"], {}).get("label", goal["against"])
             against = {"absolute": part["unit"], "memory before": "× the memory before"}.get(
-                goal["against"], f"× {goal['against']}")
+                other, f"× {other}")
             measured = goal["measured"]
             figure, _ = spread([measured["least"], measured["median"], measured["most"]])
             rows.append([f"{part['label']}: at most {goal['at_most']:g} {against}", figure,

@@ -67,7 +67,9 @@ fn panels(outcome: &Outcome) -> Vec<Panel> {
                     let samples = row.samples.get(kind)?.iter();
                     Some((x(row)?, Spread::of(samples.filter_map(y))?))
                 });
-                (*kind, points.collect())
+                let mut points: Vec<Point> = points.collect();
+                points.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+                (*kind, points)
             };
             Panel { title, below, lines: outcome.kinds.iter().map(line).collect() }
         };
