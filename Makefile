@@ -11,6 +11,7 @@ AUDIT_TOOLS := python3:python3 venv:python3-venv git:git
 CHECK_TOOLS := valgrind:valgrind strace:strace
 BENCH_TOOLS := wrk:wrk nginx:nginx-light
 BENCH_TOOLS += /usr/lib/nginx/modules/ngx_nchan_module.so:libnginx-mod-nchan
+PEER_TOOLS := node:nodejs npm:npm pushpin:pushpin condure:condure zurl:zurl
 
 # Black-box tests in which a journal changes the way of a call.
 JOURNAL_TESTS := calls connections conversation crowd endings event_streams history hostile http
@@ -77,7 +78,7 @@ test: export SPEAK_TEST_LOGS := $(LOGS)
 .PHONY: help run test rust-tests other-tests deps lint check-style
 .PHONY: audit musl musl-both musl-test processors dist client
 .PHONY: npm client-tools sim fuzz fuzz-keep fuzz-tools overload stress bench bench-full wrk
-.PHONY: bench-check bench-musl bench-journal bench-cluster bench-tools bench-build
+.PHONY: bench-check bench-musl bench-journal bench-cluster bench-peers bench-tools bench-build
 .PHONY: stress-build journal-test cluster-test tls-test fmt clean
 
 help: ## use: print this list
@@ -229,6 +230,14 @@ bench-journal: bench-build ## measure: measure what the journal costs on a disk
 
 bench-cluster: bench-build ## measure: measure what a cluster costs
 	$(BENCH) cluster --speak target/release/speak
+
+bench-peers: bench-tools ## against Socket.IO, ws, Pushpin, nchan: ten minutes, into the docs
+	@.ci/deps $(PEER_TOOLS)
+	@.ci/npm bench/peers
+	@echo "this takes eleven to twelve minutes, on a machine that does nothing else"
+	rm -f bench/results/peers.json
+	$(BENCH) run --peers --speak target/release/speak; status=$$?; \
+	    bench/report.py bench/results/peers.json && exit $$status
 
 bench-tools: bench-build
 	@.ci/deps $(BENCH_TOOLS)

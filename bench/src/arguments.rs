@@ -20,9 +20,10 @@ use crate::work::{Chat, Fanout, Work};
 pub(crate) const HELP: &str = "\
 Measures Speak against nchan, nginx and a baseline.
 
-speak-bench run [--quick|--full] [--speak PROGRAM] [--against PROGRAM] [--rounds N] [--only PART,…]
-                [--results FOLDER]
+speak-bench run [--quick|--full|--peers] [--speak PROGRAM] [--against PROGRAM] [--rounds N]
+                [--only PART,…] [--results FOLDER]
     Compares the servers, each started here; prints a table, and writes it as JSON and SVG.
+    --peers compares with Socket.IO, ws, Pushpin and nchan, also over TLS.
     --only takes the parts whose name begins with PART. --against is another build of Speak: it
     is then the only peer, and the goals are in bench/README.md.
 
@@ -86,6 +87,7 @@ fn parse_run(mut parser: lexopt::Parser) -> Result<Command> {
         match argument {
             Long("quick") => options.length = Length::Quick,
             Long("full") => options.length = Length::Full,
+            Long("peers") => options.length = Length::Peers,
             Long("speak") => options.speak = Some(parser.value()?.into()),
             Long("against") => options.against = Some(parser.value()?.into()),
             Long("rounds") => options.rounds = Some(parser.value()?.parse()?),
@@ -156,7 +158,7 @@ fn parse_drive(mut parser: lexopt::Parser) -> Result<Command> {
         return Err(format!("--{what} says nothing of that work").into());
     }
     let address = at.ok_or("drive where? give --at")?;
-    let target = Target { address, dialect: kind.dialect(), process, redis: None };
+    let target = Target { process, ..Target::new(address, kind.dialect()) };
     Ok(Command::Drive { target, work })
 }
 
@@ -180,6 +182,7 @@ impl Numbers {
                 users: self.take("users", 10),
                 per_second: self.take("rate", 1000) as f64,
                 messages: self.take("messages", 2000),
+                form: Form::Plain,
             }),
             "publish" => Work::Publish(self.closed()?),
             "poll" => Work::Poll(self.closed()?, self.take("messages", 1)),

@@ -25,6 +25,9 @@ const ROOM: &str = "churn";
 
 /// Introductions that end by closing the pending read.
 pub(crate) fn churn(target: &Target, cores: Cores, cycles: usize) -> Result<Sample> {
+    if target.dialect != Dialect::Speak {
+        return Err("only Speak knows introductions".into());
+    }
     let mut observer = Observer::new(target)?;
     in_batches(target, cores, cycles, |batches, count| batches.come_and_go(count, &mut observer))
 }
@@ -34,6 +37,11 @@ pub(crate) fn connect(target: &Target, cores: Cores, cycles: usize) -> Result<Sa
     in_batches(target, cores, cycles, Batches::write_and_go)
 }
 
+/// Connections that only make the handshake of TLS.
+pub(crate) fn handshakes(target: &Target, cores: Cores, cycles: usize) -> Result<Sample> {
+    in_batches(target, cores, cycles, Batches::shake_and_go)
+}
+
 /// Measures cycles in batches, after one batch that is not measured.
 fn in_batches(
     target: &Target,
@@ -41,7 +49,7 @@ fn in_batches(
     cycles: usize,
     mut batch: impl FnMut(&mut Batches, usize) -> Result<()>,
 ) -> Result<Sample> {
-    let mut batches = Batches::new(target)?;
+    let mut batches = Batches::new(target);
     batch(&mut batches, BATCH)?;
     let window = Window::open(slice::from_ref(target), cores)?;
     for done in (0..cycles).step_by(BATCH) {
@@ -61,24 +69,21 @@ struct Batches {
 }
 
 impl Batches {
-    fn new(target: &Target) -> Result<Self> {
-        if target.dialect != Dialect::Speak {
-            return Err("only Speak knows introductions".into());
-        }
-        Ok(Self {
+    fn new(target: &Target) -> Self {
+        Self {
             target: *target,
             cutter: Cutter::default(),
             buffer: vec![0; BUFFER_BYTES],
             tokens: Vec::new(),
             next_number: 0,
-        })
+        }
     }
 
     fn connect(&mut self, count: usize) -> Result<(Poller, Vec<Client>)> {
         let poller = Poller::new()?;
         let first = self.next_number;
         self.next_number += count as u32;
-        let clients = poller.connect(self.target.address, first..self.next_number)?;
+        let clients = poller.connect(&self.target, first..self.next_number)?;
         Ok((poller, clients))
     }
 
@@ -110,7 +115,7 @@ impl Batches {
 
     fn come_and_go(&mut self, count: usize, observer: &mut Observer) -> Result<()> {
         let (mut poller, mut clients) = self.connect(count)?;
-        for client in &clients {
+        for client in &mut clients {
             client.send(&get(&format!("/introduce?channel={ROOM}&message=a-user")))?;
         }
         let introduced = self.answers(&mut poller, &mut clients, |frame| {
@@ -129,9 +134,30 @@ impl Batches {
         observer.await_goodbyes(count)
     }
 
+    fn shake_and_go(&mut self, count: usize) -> Result<()> {
+        let (mut poller, mut clients) = self.connect(count)?;
+        let mut ready = 0;
+        let deadline = Instant::now() + STALL;
+        while ready < count {
+            if Instant::now() > deadline {
+                return Err("a handshake does not end".into());
+            }
+            poller.wait(POLL_TIMEOUT, &mut self.tokens)?;
+            for &token in &self.tokens {
+                let client = &mut clients[token as usize];
+                let was_ready = client.is_ready();
+                client.receive(&mut self.cutter, &mut self.buffer, |_, item| {
+                    Err(format!("an answer to no request: {}", item.lossy()).into())
+                })?;
+                ready += usize::from(!was_ready && client.is_ready());
+            }
+        }
+        Ok(())
+    }
+
     fn write_and_go(&mut self, count: usize) -> Result<()> {
         let (mut poller, mut clients) = self.connect(count)?;
-        for client in &clients {
+        for client in &mut clients {
             client.send(&get(&format!("/write?channel={ROOM}&message=a-user")))?;
         }
         let dialect = self.target.dialect;
@@ -153,7 +179,7 @@ struct Observer {
 impl Observer {
     fn new(target: &Target) -> Result<Self> {
         Ok(Self {
-            client: Client::connect(target.address, 0)?,
+            client: Client::connect(target, 0)?,
             next_id: 1,
             present: BTreeMap::new(),
             left: 0,

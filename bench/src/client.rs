@@ -1,4 +1,4 @@
-//! The generator's end of a TCP connection, and the poll of many of them.
+//! The generator's end of a connection, over TCP or TLS, and the poll of many of them.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
@@ -13,6 +13,8 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, Socket
 use support::incoming::{Cutter, Item};
 
 use crate::result::Result;
+use crate::server::Target;
+use crate::tls_client::TlsClient;
 
 /// Longest time to connect. On loopback only a full backlog delays that.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,13 +32,26 @@ pub(crate) const POLL_TIMEOUT: Duration = Duration::from_millis(200);
 /// One connection to the server.
 pub(crate) struct Client {
     socket: OwnedFd,
+    tls: Option<Box<TlsClient>>,
     /// Beginning of an incomplete response.
     partial: Vec<u8>,
 }
 
 impl Client {
-    /// Connects from the source address for `number`.
-    pub(crate) fn connect(server: SocketAddrV4, number: u32) -> Result<Self> {
+    /// Connects to a server from the source address for `number`. With TLS, sends the first flight
+    /// and leaves the rest of the handshake to [`Self::receive`].
+    pub(crate) fn connect(target: &Target, number: u32) -> Result<Self> {
+        let mut client = Self::connect_to(target.address, number)?;
+        if target.is_tls {
+            let mut tls = Box::new(TlsClient::new()?);
+            tls.flush(&client.socket)?;
+            client.tls = Some(tls);
+        }
+        Ok(client)
+    }
+
+    /// Connects by TCP alone.
+    pub(crate) fn connect_to(server: SocketAddrV4, number: u32) -> Result<Self> {
         let socket =
             net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -46,11 +61,20 @@ impl Client {
         net::connect(&socket, &server)
             .map_err(|error| format!("client {number} cannot connect: {error}"))?;
         sockopt::set_tcp_nodelay(&socket, true)?;
-        Ok(Self { socket, partial: Vec::new() })
+        Ok(Self { socket, tls: None, partial: Vec::new() })
     }
 
-    /// Sends a request in one call. A loopback socket with nothing unread has room for it.
-    pub(crate) fn send(&self, bytes: &[u8]) -> Result<()> {
+    /// Returns whether no handshake is pending.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.tls.as_ref().is_none_or(|tls| tls.is_ready())
+    }
+
+    /// Sends a request in one call. A loopback socket with nothing unread has room for it. A
+    /// request during a handshake is sent after it.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        if let Some(tls) = &mut self.tls {
+            return tls.send(&self.socket, bytes);
+        }
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let sent = net::send(&self.socket, bytes, flags)?;
         if sent == bytes.len() {
@@ -69,18 +93,13 @@ impl Client {
         &mut self,
         cutter: &mut Cutter,
         buffer: &mut [u8],
-        mut each: impl FnMut(&Self, &Item) -> Result<()>,
+        mut each: impl FnMut(&mut Self, &Item) -> Result<()>,
     ) -> Result<()> {
         loop {
             let kept = self.partial.len();
             buffer[..kept].copy_from_slice(&self.partial);
             self.partial.clear();
-            let received = match net::recv(&self.socket, &mut buffer[kept..], RecvFlags::DONTWAIT) {
-                Ok((0, _)) => return Err("the server closed a connection".into()),
-                Ok((received, _)) => received,
-                Err(Errno::AGAIN) => 0,
-                Err(error) => return Err(error.into()),
-            };
+            let received = self.receive_some(&mut buffer[kept..])?;
             let filled = kept + received;
             let mut done = 0;
             while let Some(frame) = cutter.next(&buffer[done..filled])? {
@@ -98,6 +117,19 @@ impl Client {
             if done == 0 {
                 return Err("a response is larger than any of this bench".into());
             }
+        }
+    }
+
+    /// Receives at most one buffer of bytes, or none if there are none now.
+    fn receive_some(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        if let Some(tls) = &mut self.tls {
+            return tls.receive(&self.socket, buffer);
+        }
+        match net::recv(&self.socket, buffer, RecvFlags::DONTWAIT) {
+            Ok((0, _)) => Err("the server closed a connection".into()),
+            Ok((received, _)) => Ok(received),
+            Err(Errno::AGAIN) => Ok(0),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -143,7 +175,7 @@ impl Poller {
     }
 
     /// Connects clients with these numbers. The token of each is its index.
-    pub(crate) fn connect(&self, to: SocketAddrV4, numbers: Range<u32>) -> Result<Vec<Client>> {
+    pub(crate) fn connect(&self, to: &Target, numbers: Range<u32>) -> Result<Vec<Client>> {
         let clients = numbers.map(|number| Client::connect(to, number));
         let clients = clients.collect::<Result<Vec<_>>>()?;
         for (index, client) in clients.iter().enumerate() {

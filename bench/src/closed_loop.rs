@@ -56,7 +56,7 @@ pub(crate) fn publish(target: &Target, cores: Cores, work: Closed) -> Result<Sam
 pub(crate) fn poll(target: &Target, cores: Cores, work: Closed, messages: usize) -> Result<Sample> {
     let dialect = target.dialect;
     if dialect != Dialect::Fixed {
-        let mut writer = Client::connect(target.address, 0)?;
+        let mut writer = Client::connect(target, 0)?;
         for seq in 0..messages as u32 {
             let mut write = dialect.write(0, 1);
             write.number(0, seq);
@@ -81,7 +81,7 @@ pub(crate) fn drive(
 ) -> Result<Sample> {
     let poller = Poller::new()?;
     let mut pool = Pool {
-        clients: poller.connect(target.address, 0..work.connections as u32)?,
+        clients: poller.connect(target, 0..work.connections as u32)?,
         poller,
         due: vec![0; work.connections],
         depth: work.depth,
@@ -223,7 +223,7 @@ impl Writes {
         }
         let newest = self.by_id.len() as u64;
         let request = self.dialect.immediate_read(0, newest, 1);
-        let mut reader = Client::connect(target.address, 0)?;
+        let mut reader = Client::connect(target, 0)?;
         let dialect = self.dialect;
         let answer = reader.ask(&request, |frame| dialect.decode(frame, Form::Plain))?;
         let expected = self.by_id.last().copied().flatten();

@@ -267,7 +267,7 @@ impl Bench<'_> {
     fn follow(&mut self, [redis_row, apply_row]: &mut [Row; 2]) -> Result<()> {
         let mut servers = self.start(FOLLOWERS[0] + 1)?;
         let mut writer = servers.nodes.pop().ok_or("no node")?;
-        let mut client = Client::connect(writer.target.address, 0)?;
+        let mut client = Client::connect(&writer.target, 0)?;
         let request = Dialect::Speak.write(0, 1).bytes;
         client.ask(&request, |frame| Dialect::Speak.written_id(frame))?;
         let redis = servers.redis.as_ref().ok_or("a cluster without a Redis")?;
@@ -384,7 +384,7 @@ impl Bench<'_> {
     fn join(&self, servers: &mut Servers) -> Result<()> {
         let node = self.start_node(servers.redis.as_ref())?;
         let start = Instant::now();
-        let mut client = Client::connect(node.target.address, 0)?;
+        let mut client = Client::connect(&node.target, 0)?;
         let health = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
         while client.ask(health, |frame| Ok(frame.status))? != Some(200) {
             if start.elapsed() > STALL {
@@ -407,10 +407,9 @@ impl Bench<'_> {
         }
         let (running, address, admin) = start_with_admin(command, self.cores)?;
         let target = Target {
-            address,
-            dialect: Dialect::Speak,
             process: Some(running.process()),
             redis: redis.map(Redis::process),
+            ..Target::new(address, Dialect::Speak)
         };
         Ok(Node { target, admin, running })
     }
@@ -442,7 +441,7 @@ impl Servers {
 /// Waits until a node has applied all writes. The newest message must have this id.
 fn await_newest(target: &Target, id: u64) -> Result<()> {
     let request = Dialect::Speak.immediate_read(0, id, 1);
-    let mut reader = Client::connect(target.address, 0)?;
+    let mut reader = Client::connect(target, 0)?;
     let start = Instant::now();
     loop {
         let answer = reader.ask(&request, |frame| Dialect::Speak.decode(frame, Form::Plain))?;

@@ -5,20 +5,22 @@
 //! reader must see the same message at the same position. In the end, the log must hold each
 //! written message once. So a lost, doubled or reordered message is found for any server.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use support::incoming::{Cutter, Item};
+use support::process;
 use support::ws::PING;
 
 use crate::client::{BUFFER_BYTES, Client, POLL_TIMEOUT, Poller};
+use crate::peer_wire::Greeting;
 use crate::result::{Result, STALL};
 use crate::server::Target;
-use crate::wire::{self, Cursor, Dialect, Form, Template};
+use crate::stats::Histogram;
+use crate::wire::{self, Cursor, Dialect, Form};
+use crate::writers::{WRITER_TOKENS, Write, Writers};
 
-const WRITER_TOKENS: u64 = 1 << 32;
-/// Readers to connect before the server must have read from them.
-const CONNECT_BATCH: usize = 100;
+/// Readers to connect before the server must have served them.
+pub(crate) const CONNECT_BATCH: usize = 50;
 
 /// Size of a crowd.
 #[derive(Clone, Copy)]
@@ -27,6 +29,9 @@ pub(crate) struct Size {
     pub(crate) readers_per_room: usize,
     pub(crate) writers: usize,
     pub(crate) form: Form,
+    /// Whether all readers connect without waiting for others. Otherwise some at a time do:
+    /// Pushpin answers 502 to some of a hundred.
+    pub(crate) at_once: bool,
 }
 
 struct Reader {
@@ -66,29 +71,11 @@ struct Readers {
     delivered: u64,
     /// Number of streams that have begun.
     begun: usize,
-}
-
-#[derive(Clone, Copy)]
-struct Write {
-    room: u32,
-    seq: u32,
-}
-
-struct Writer {
-    client: Client,
-    busy: Option<Write>,
-}
-
-struct Writers {
-    dialect: Dialect,
-    all: Vec<Writer>,
-    /// In rotation, so that all writers are used.
-    idle: VecDeque<usize>,
-    queue: VecDeque<Write>,
-    templates: Vec<Template>,
-    cutter: Cutter,
-    /// Room, id and sequence number of each write, where the server returns ids.
-    ids: Vec<(u32, u64, u32)>,
+    /// Number of clients whose handshake is complete, over TLS.
+    shaken: usize,
+    start: Instant,
+    /// Times from the start until each stream began.
+    begun_after: Histogram,
 }
 
 /// Readers, writers, and the loop that drives them.
@@ -114,7 +101,7 @@ impl Crowd {
             tokens: Vec::new(),
             buffer: vec![0; BUFFER_BYTES],
             readers: Readers::new(target.dialect, size),
-            writers: Writers::new(target, size)?,
+            writers: Writers::new(target, size.rooms, size.writers)?,
             progress: Instant::now(),
         };
         for (token, writer) in (WRITER_TOKENS..).zip(&crowd.writers.all) {
@@ -125,8 +112,8 @@ impl Crowd {
             let batch = first..total.min(first + CONNECT_BATCH);
             for index in batch.clone() {
                 let before_last = index / size.rooms % targets.len();
-                let target = targets[targets.len() - 1 - before_last];
-                let client = Client::connect(target.address, index as u32)?;
+                let target = &targets[targets.len() - 1 - before_last];
+                let client = Client::connect(target, index as u32)?;
                 crowd.poller.add(&client, index as u64)?;
                 crowd.readers.all.push(Reader {
                     client,
@@ -139,11 +126,31 @@ impl Crowd {
             for index in batch {
                 crowd.readers.poll(index)?;
             }
+            if size.at_once {
+                // Handshakes go on meanwhile.
+                crowd.turn(Duration::ZERO, |_| ())?;
+            } else {
+                crowd.await_readers(size.form, target.is_tls)?;
+            }
         }
-        while size.form.stays() && crowd.readers.begun < total {
-            crowd.turn(POLL_TIMEOUT, |_| ())?;
+        crowd.await_readers(size.form, target.is_tls)?;
+        // Pushpin accepts a WebSocket before it has subscribed it.
+        let processes: Vec<_> = targets.iter().flat_map(Target::processes).collect();
+        if size.form.stays() && !processes.is_empty() {
+            process::settle(&processes)?;
         }
         Ok(crowd)
+    }
+
+    /// Waits until the handshakes of all readers are complete, and their streams have begun.
+    fn await_readers(&mut self, form: Form, is_tls: bool) -> Result<()> {
+        let all = self.readers.all.len();
+        let begun = if form.stays() { all } else { 0 };
+        let shaken = if is_tls { all } else { 0 };
+        while self.readers.begun < begun || self.readers.shaken < shaken {
+            self.turn(POLL_TIMEOUT, |_| ())?;
+        }
+        Ok(())
     }
 
     /// Writes message `seq` to a room as soon as a writer is free.
@@ -156,6 +163,11 @@ impl Crowd {
     /// Messages received by readers.
     pub(crate) fn delivered(&self) -> u64 {
         self.readers.delivered
+    }
+
+    /// Returns the times from the first connect until each stream began.
+    pub(crate) fn begun_after(&self) -> &Histogram {
+        &self.readers.begun_after
     }
 
     /// Writes without a response.
@@ -179,7 +191,7 @@ impl Crowd {
         for &token in &self.tokens {
             if token >= WRITER_TOKENS {
                 let index = (token - WRITER_TOKENS) as usize;
-                self.writers.receive(index, &mut self.buffer)?;
+                self.writers.receive(index, &mut self.buffer, &self.poller)?;
             } else {
                 self.readers.receive(token as usize, &mut self.buffer, &mut on)?;
             }
@@ -257,12 +269,15 @@ impl Readers {
             cutter: Cutter::new(size.form.mode()),
             delivered: 0,
             begun: 0,
+            shaken: 0,
+            start: Instant::now(),
+            begun_after: Histogram::default(),
         }
     }
 
     /// Sends the first read of a reader.
     fn poll(&mut self, index: usize) -> Result<()> {
-        let reader = &self.all[index];
+        let reader = &mut self.all[index];
         let poll = &mut self.rooms[reader.room as usize].poll;
         if self.form == Form::Jsonp {
             wire::put_callback(poll, index as u32);
@@ -281,18 +296,33 @@ impl Readers {
         let (dialect, form) = (self.dialect, self.form);
         let Reader { client, place, follows, .. } = reader;
         let (delivered, begun) = (&mut self.delivered, &mut self.begun);
-        let number = index as u32;
+        let mut note_begin = || {
+            *begun += 1;
+            self.begun_after.record(self.start.elapsed());
+        };
+        let (number, of_room) = (index as u32, reader.room);
+        let was_ready = client.is_ready();
         client.receive(&mut self.cutter, buffer, |client, frame| {
             if form.stays() && begins(follows, frame, form)? {
-                *begun += 1;
+                if dialect.begins_with_head() {
+                    note_begin();
+                }
                 return Ok(());
+            }
+            match dialect.greeting(frame, Some(of_room)) {
+                Some(Greeting::Reply(bytes)) => return client.send(&bytes),
+                Some(Greeting::Begun) => {
+                    note_begin();
+                    return Ok(());
+                }
+                None => {}
             }
             if frame.is_frame(PING) {
                 return client.send(&wire::PONG);
             }
-            room.learn(frame, dialect, form, reader.room, number)?;
+            room.learn(frame, dialect, form, of_room, number)?;
             room.admit(place)
-                .map_err(|error| format!("reader {index} of room {}: {error}", reader.room))?;
+                .map_err(|error| format!("reader {index} of room {of_room}: {error}"))?;
             let at = Instant::now();
             for &seq in &room.seqs {
                 on(Delivery { seq, at });
@@ -305,7 +335,9 @@ impl Readers {
                 wire::put_callback(&mut room.poll, number);
             }
             client.send(&room.poll)
-        })
+        })?;
+        self.shaken += usize::from(!was_ready && client.is_ready());
+        Ok(())
     }
 }
 
@@ -369,49 +401,6 @@ impl Room {
     }
 }
 
-impl Writers {
-    fn new(target: &Target, size: Size) -> Result<Self> {
-        let writer =
-            |number| Ok(Writer { client: Client::connect(target.address, number)?, busy: None });
-        let rooms = 0..size.rooms as u32;
-        Ok(Self {
-            dialect: target.dialect,
-            all: (0..size.writers as u32).map(writer).collect::<Result<_>>()?,
-            idle: (0..size.writers).collect(),
-            queue: VecDeque::new(),
-            templates: rooms.map(|room| target.dialect.write(room, 1)).collect(),
-            cutter: Cutter::default(),
-            ids: Vec::new(),
-        })
-    }
-
-    /// Gives pending writes to free writers.
-    fn pump(&mut self) -> Result<()> {
-        while let (Some(&index), Some(&write)) = (self.idle.front(), self.queue.front()) {
-            let template = &mut self.templates[write.room as usize];
-            template.number(0, write.seq);
-            self.all[index].client.send(&template.bytes)?;
-            self.all[index].busy = Some(write);
-            self.idle.pop_front();
-            self.queue.pop_front();
-        }
-        Ok(())
-    }
-
-    fn receive(&mut self, index: usize, buffer: &mut [u8]) -> Result<()> {
-        let Writer { client, busy } = &mut self.all[index];
-        let (dialect, idle, ids) = (self.dialect, &mut self.idle, &mut self.ids);
-        client.receive(&mut self.cutter, buffer, |_, frame| {
-            let write = busy.take().ok_or("a write was answered twice")?;
-            if let Some(id) = dialect.written_id(frame)? {
-                ids.push((write.room, id, write.seq));
-            }
-            idle.push_back(index);
-            Ok(())
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddrV4;
@@ -420,13 +409,9 @@ mod tests {
 
     /// A crowd of one room with these written messages, without clients.
     fn crowd(written: &[u32]) -> Crowd {
-        let size = Size { rooms: 1, readers_per_room: 0, writers: 0, form: Form::Plain };
-        let nowhere = Target {
-            address: SocketAddrV4::new([127, 0, 0, 1].into(), 1),
-            dialect: Dialect::Speak,
-            process: None,
-            redis: None,
-        };
+        let size =
+            Size { rooms: 1, readers_per_room: 0, writers: 0, form: Form::Plain, at_once: false };
+        let nowhere = Target::new(SocketAddrV4::new([127, 0, 0, 1].into(), 1), Dialect::Speak);
         let mut crowd = Crowd::gather(&[nowhere], size).unwrap();
         crowd.readers.rooms[0].written = written.to_vec();
         crowd

@@ -122,7 +122,7 @@ impl Bench<'_> {
         }
         let (running, address, admin) = start_with_admin(command, self.cores)?;
         let process = Some(running.process());
-        let target = Target { address, dialect: Dialect::Speak, process, redis: None };
+        let target = Target { process, ..Target::new(address, Dialect::Speak) };
         Ok(Server { target, admin, running })
     }
 

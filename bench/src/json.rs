@@ -7,7 +7,6 @@ use serde_json::{Map, Value, json};
 use crate::outcome::{Outcome, Row};
 use crate::plan::{Against, Goal};
 use crate::sample::Sample;
-use crate::server::Kind;
 use crate::stats::{Latency, Spread};
 
 /// The whole run.
@@ -20,6 +19,7 @@ pub(crate) fn render(outcome: &Outcome) -> Value {
         "rounds": outcome.rounds,
         "processor": processor(),
         "kernel": kernel(),
+        "left_out": outcome.left_out,
         "parts": parts,
     })
 }
@@ -56,7 +56,7 @@ fn part(outcome: &Outcome, row: &Row) -> Value {
         );
     }
     let mut ratios = Map::new();
-    for peer in [Kind::OtherBuild, Kind::Baseline, Kind::Nchan, Kind::Nginx] {
+    for &peer in &outcome.kinds[1..] {
         if let Some(ratio) = row.ratio(peer) {
             ratios.insert(peer.name().into(), spread(ratio));
         }
@@ -104,6 +104,7 @@ fn latency_value(latency: Latency) -> Value {
     json!({
         "half": milliseconds(latency.half),
         "p99": milliseconds(latency.p99),
+        "p99_9": milliseconds(latency.p99_9),
         "most": milliseconds(latency.most),
     })
 }

@@ -1,12 +1,13 @@
-//! `speak-bench`: measures Speak against nchan, nginx and a baseline. See `bench/README.md`.
+//! `speak-bench`: measures Speak against its peers and a baseline. See `bench/README.md`.
 //!
 //! `run` compares all of them, `drive` loads one running server, `baseline` is the baseline itself,
 //! `journal` measures what the journal costs on a disk.
-//! Modules from the bottom: `wire`, `stats` and `sample` are values; `client` has the sockets,
-//! `window` and `server` the processes; `fanout`, `closed_loop` and `churn` load a server and
-//! `work` names the loads; `plan` lists the comparisons, `run` executes them; `outcome` has the
-//! results, and `table`, `json` and `plot` print them. `journal` has a run of its own, with `disk`,
-//! `turns` and `journal_table`.
+//! Modules from the bottom: `dialect`, `target`, `peer_wire`, `wire`, `stats` and `sample` are
+//! values; `client` and `tls_client` have the sockets, `window`, `server` and `peers` the
+//! processes; `writers`, `fanout`, `closed_loop` and `churn` load a server and `work` names the
+//! loads; `plan` and `peer_plan` list the comparisons, `run` executes them; `outcome` has the
+//! results, and `table`, `json`, `plot` and `curves` print them. `journal` has a run of its own,
+//! with `disk`, `turns` and `journal_table`.
 
 use std::process::ExitCode;
 
@@ -18,12 +19,17 @@ mod client;
 mod closed_loop;
 mod cluster;
 mod cluster_table;
+mod curves;
+mod dialect;
 mod disk;
 mod fanout;
 mod journal;
 mod journal_table;
 mod json;
 mod outcome;
+mod peer_plan;
+mod peer_wire;
+mod peers;
 mod plan;
 mod plot;
 mod records;
@@ -33,10 +39,13 @@ mod sample;
 mod server;
 mod stats;
 mod table;
+mod target;
+mod tls_client;
 mod turns;
 mod window;
 mod wire;
 mod work;
+mod writers;
 
 use arguments::Command;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::plan::{self, Against, Goal, Length, Part};
+use crate::plan::{Against, Goal, Length, Part};
 use crate::sample::Sample;
 use crate::server::Kind;
 use crate::stats::Spread;
@@ -15,7 +15,11 @@ pub(crate) struct Outcome {
     pub(crate) took: Duration,
     /// Seconds since 1970.
     pub(crate) at: u64,
+    /// The compared servers, Speak first.
+    pub(crate) kinds: &'static [Kind],
     pub(crate) rows: Vec<Row>,
+    /// Servers that do not start here, and loads that a server did not endure, with the reasons.
+    pub(crate) left_out: Vec<String>,
 }
 
 /// A part of the plan with its samples: for each server one of each round.
@@ -49,13 +53,6 @@ impl Row {
 }
 
 impl Outcome {
-    /// Returns the compared servers, Speak first: another build of it, or the usual peers.
-    pub(crate) fn kinds(&self) -> &'static [Kind] {
-        let has_other_build =
-            self.rows.iter().any(|row| row.part.targets.contains(&Kind::OtherBuild));
-        plan::kinds(has_other_build)
-    }
-
     pub(crate) fn row(&self, name: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.part.name == name)
     }

@@ -14,6 +14,8 @@ pub(crate) enum Length {
     #[default]
     Quick,
     Full,
+    /// With what people would use instead of Speak, and over TLS.
+    Peers,
 }
 
 impl Length {
@@ -21,6 +23,15 @@ impl Length {
         match self {
             Length::Quick => "quick",
             Length::Full => "full",
+            Length::Peers => "peers",
+        }
+    }
+
+    /// Returns the time after which no row is measured again.
+    pub(crate) fn time_max(self) -> Duration {
+        match self {
+            Length::Quick | Length::Full => Duration::MAX,
+            Length::Peers => Duration::from_mins(11),
         }
     }
 
@@ -28,6 +39,7 @@ impl Length {
         match self {
             Length::Quick => 4,
             Length::Full => 5,
+            Length::Peers => 3,
         }
     }
 }
@@ -62,6 +74,7 @@ pub(crate) struct Part {
     pub(crate) unit: &'static str,
     pub(crate) work: Work,
     pub(crate) targets: &'static [Kind],
+    pub(crate) is_tls: bool,
     pub(crate) goals: Vec<Goal>,
 }
 
@@ -92,7 +105,7 @@ fn peers(baseline: f64, stretch: f64, nchan: f64) -> Vec<Goal> {
 }
 
 fn part(name: &'static str, label: &'static str, unit: &'static str, work: Work) -> Part {
-    Part { name, label, unit, work, targets: PUBSUB, goals: Vec::new() }
+    Part { name, label, unit, work, targets: PUBSUB, is_tls: false, goals: Vec::new() }
 }
 
 fn fanout(name: &'static str, label: &'static str, readers: usize, messages: usize) -> Part {
@@ -118,7 +131,7 @@ fn chat(name: &'static str, label: &'static str, rooms: usize, users: usize, sec
     let per_second = DELIVERIES_PER_SECOND / users as f64;
     #[expect(clippy::cast_sign_loss, reason = "both factors are above 0")]
     let messages = (per_second * seconds) as usize;
-    let work = Work::Chat(Chat { rooms, users, per_second, messages });
+    let work = Work::Chat(Chat { rooms, users, per_second, messages, form: Form::Plain });
     Part { goals: peers(1.15, 1.08, 0.75), ..part(name, label, DELIVERY, work) }
 }
 
@@ -194,7 +207,7 @@ pub(crate) fn against(parts: &mut [Part]) {
     }
 }
 
-/// Returns the rows of a run.
+/// Returns the rows of a quick or full run.
 pub(crate) fn parts(length: Length) -> Vec<Part> {
     let is_full = length == Length::Full;
     let (fanout_messages, messages) = if is_full { (100, 100) } else { (30, 20) };

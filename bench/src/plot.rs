@@ -18,16 +18,18 @@ const LABEL_HEIGHT: f64 = 22.0;
 const GAP: f64 = 14.0;
 
 /// Colours of medium lightness: each contrasts with white and with black.
-fn colour(kind: Kind) -> &'static str {
+pub(crate) fn colour(kind: Kind) -> &'static str {
     match kind {
         Kind::Speak => "#2f81f7",
         Kind::Baseline | Kind::OtherBuild => "#868e98",
         Kind::Nchan => "#d97a2b",
-        Kind::Nginx => "#2f9e62",
+        Kind::Nginx | Kind::Ws => "#2f9e62",
+        Kind::SocketIo => "#c2416b",
+        Kind::Pushpin => "#8a63d2",
     }
 }
 
-const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#737c87}\
+pub(crate) const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#737c87}\
     .title{font-size:15px;font-weight:600}.work{font-weight:600}\
     .spread{stroke:#737c87;stroke-width:1.5}";
 

@@ -9,9 +9,10 @@ use support::process::{Cores, pin, raise_file_limit};
 use crate::outcome::{Outcome, Row};
 use crate::plan::{self, Length, Part};
 use crate::result::Result;
-use crate::server::{Programs, Target};
+use crate::sample::Sample;
+use crate::server::{Kind, Programs, Target};
 use crate::work::Work;
-use crate::{json, plot, table};
+use crate::{curves, json, peer_plan, plot, table};
 
 /// Options of `run`.
 #[derive(Default)]
@@ -37,10 +38,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if programs.cores.server == programs.cores.generator {
         eprintln!("only one core may be used: rates and latencies mean little");
     }
-    for &kind in plan::kinds(options.against.is_some()) {
-        if let Some(why) = programs.missing(kind) {
-            eprintln!("without {}: {why}", kind.name());
-        }
+    let (kinds, mut parts) = match options.length {
+        Length::Peers => (peer_plan::KINDS, peer_plan::parts()),
+        length => (plan::kinds(options.against.is_some()), plan::parts(length)),
+    };
+    let missing = kinds.iter().filter_map(|&kind| {
+        let why = programs.missing(kind)?;
+        Some(format!("without {}: {why}", kind.name()))
+    });
+    let left_out: Vec<String> = missing.collect();
+    for line in &left_out {
+        eprintln!("{line}");
     }
     let startable = |part: &Part| {
         let mut targets = part.targets.iter();
@@ -49,7 +57,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let named = |part: &Part| {
         options.only.is_empty() || options.only.iter().any(|only| part.name.starts_with(only))
     };
-    let mut parts = plan::parts(options.length);
     if options.against.is_some() {
         plan::against(&mut parts);
     }
@@ -62,15 +69,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         rounds: options.rounds.unwrap_or(options.length.rounds()),
         took: Duration::ZERO,
         at: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+        kinds,
         rows: rows.collect(),
+        left_out,
     };
     if files < needed_files(&outcome.rows) {
         return Err(format!("only {files} files may be open: see `ulimit -Hn`").into());
     }
     for round in 1..=outcome.rounds {
         for row in &mut outcome.rows {
+            // Each row has one round at least.
+            if round > 1 && start.elapsed() > options.length.time_max() {
+                break;
+            }
             eprint!("round {round} of {}: {}:", outcome.rounds, row.part.name);
-            measure(&programs, row)?;
+            measure(&programs, row, options.length, &mut outcome.left_out)?;
             eprintln!();
         }
     }
@@ -83,29 +96,56 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     };
     let text = serde_json::to_string_pretty(&json::render(&outcome))?;
     std::fs::write(path("json"), text + "\n")?;
-    std::fs::write(path("svg"), plot::render(&outcome))?;
+    let plot = match options.length {
+        Length::Peers => curves::render(&outcome),
+        Length::Quick | Length::Full => plot::render(&outcome),
+    };
+    std::fs::write(path("svg"), plot)?;
     eprintln!("written: {} and {}", path("json").display(), path("svg").display());
-    Ok(())
+    let own = format!(" with {}: ", Kind::Speak.name());
+    match outcome.left_out.iter().find(|line| line.contains(&own)) {
+        Some(line) => Err(line.clone().into()),
+        None => Ok(()),
+    }
 }
 
-/// Runs one round of a row: each server once, in rotation, freshly started.
-fn measure(programs: &Programs, row: &mut Row) -> Result<()> {
+/// Runs one round of a row: each server once, in rotation, freshly started. In a run with peers,
+/// what a server did not endure is left out and said: how much each one bears is a result too.
+fn measure(
+    programs: &Programs,
+    row: &mut Row,
+    length: Length,
+    left_out: &mut Vec<String>,
+) -> Result<()> {
     for &kind in row.part.targets {
-        if programs.missing(kind).is_some() {
+        let prefix = format!("{} with {}: ", row.part.name, kind.name());
+        let failed = left_out.iter().any(|line| line.starts_with(&prefix));
+        if failed || programs.missing(kind).is_some() {
             continue;
         }
-        let server = programs.start(kind)?;
-        let sample = row.part.work.run(&server.target, programs.cores);
-        let sample = sample.map_err(|error| {
-            let (part, said) = (row.part.name, server.running.log_end());
-            format!("{part} with {}: {error}\n{said}", kind.name())
-        })?;
+        let sample = match run_once(programs, &row.part, kind) {
+            Ok(sample) => sample,
+            Err(error) if length == Length::Peers => {
+                let error = error.to_string();
+                let line = prefix + error.lines().next().unwrap_or_default();
+                eprintln!("\n{line}");
+                left_out.push(line);
+                continue;
+            }
+            Err(error) => return Err(format!("{prefix}{error}").into()),
+        };
         if let Some(cost) = sample.cost {
             eprint!(" {} {cost:.2}", kind.name());
         }
         row.samples.entry(kind).or_default().push(sample);
     }
     Ok(())
+}
+
+fn run_once(programs: &Programs, part: &Part, kind: Kind) -> Result<Sample> {
+    let server = programs.start(kind, part.is_tls)?;
+    let sample = part.work.run(&server.target, programs.cores);
+    sample.map_err(|error| format!("{error}\n{}", server.running.log_end()).into())
 }
 
 /// Puts one load on a running server and prints the sample.
@@ -122,7 +162,7 @@ fn needed_files(rows: &[Row]) -> u64 {
     let clients = rows.iter().map(|row| match row.part.work {
         Work::Fanout(work) => work.readers,
         Work::Chat(work) => work.rooms * work.users,
-        Work::Idle { readers, .. } => readers,
+        Work::Idle { readers, .. } | Work::Return { readers, .. } => readers,
         _ => 0,
     });
     clients.max().unwrap_or(0) as u64 + 200

@@ -1,71 +1,22 @@
 //! Starts the compared servers, each alone on its core, and ends them.
 
 use std::fs;
-use std::net::{SocketAddrV4, TcpListener, TcpStream};
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
 use support::process::{Cores, Process, Running, START_MAX, fresh_folder};
 
+use crate::peers::{self, NGINX, first_file};
 use crate::result::Result;
-use crate::wire::Dialect;
+pub(crate) use crate::target::{Kind, Target};
 
 const NGINX_CONF: &str = include_str!("../peers/nginx.conf");
 const NCHAN_CONF: &str = include_str!("../peers/nchan.conf");
+const TLS_CONF: &str = include_str!("../peers/nchan-tls.conf");
 const NCHAN_MODULES: [&str; 2] =
     ["/usr/lib/nginx/modules/ngx_nchan_module.so", "/usr/lib64/nginx/modules/ngx_nchan_module.so"];
-const NGINX: [&str; 2] = ["/usr/sbin/nginx", "/usr/bin/nginx"];
-
-/// Kind of a server.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Kind {
-    Speak,
-    /// Another build of Speak.
-    OtherBuild,
-    Baseline,
-    Nchan,
-    Nginx,
-}
-
-impl Kind {
-    pub(crate) const ALL: [Kind; 5] =
-        [Kind::Speak, Kind::OtherBuild, Kind::Baseline, Kind::Nchan, Kind::Nginx];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Kind::Speak => "speak",
-            Kind::OtherBuild => "against",
-            Kind::Baseline => "baseline",
-            Kind::Nchan => "nchan",
-            Kind::Nginx => "nginx",
-        }
-    }
-
-    pub(crate) fn parse(name: &str) -> Result<Self> {
-        let found = Self::ALL.into_iter().find(|kind| kind.name() == name);
-        found.ok_or_else(|| format!("no such target: {name}").into())
-    }
-
-    pub(crate) fn dialect(self) -> Dialect {
-        match self {
-            Kind::Speak | Kind::OtherBuild | Kind::Baseline => Dialect::Speak,
-            Kind::Nchan => Dialect::Nchan,
-            Kind::Nginx => Dialect::Fixed,
-        }
-    }
-}
-
-/// A server as the generator sees it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Target {
-    pub(crate) address: SocketAddrV4,
-    pub(crate) dialect: Dialect,
-    /// The process whose CPU time counts, if known.
-    pub(crate) process: Option<Process>,
-    /// Redis of the server, on the generator's core.
-    pub(crate) redis: Option<Process>,
-}
 
 /// Paths of the servers' programs.
 pub(crate) struct Programs {
@@ -78,6 +29,8 @@ pub(crate) struct Programs {
 pub(crate) struct Server {
     pub(crate) target: Target,
     pub(crate) running: Running,
+    /// The backend of Pushpin.
+    pub(crate) _backend: Option<Running>,
 }
 
 impl Programs {
@@ -89,40 +42,55 @@ impl Programs {
             Kind::Nchan if first_file(&NCHAN_MODULES).is_none() => {
                 Some("install libnginx-mod-nchan")
             }
-            Kind::Nchan | Kind::Nginx if first_file(&NGINX).is_none() => Some("install nginx"),
-            _ => None,
+            Kind::Nchan | Kind::Nginx | Kind::Pushpin if first_file(&NGINX).is_none() => {
+                Some("install nginx")
+            }
+            _ => peers::missing(kind),
         }
     }
 
     /// Starts a server on a free port and waits until it serves.
-    pub(crate) fn start(&self, kind: Kind) -> Result<Server> {
-        let folder = fresh_folder("speak-bench")?;
-        let command = self.command(kind, &folder)?;
-        let running = Running::spawn(command, self.cores, folder.clone());
+    pub(crate) fn start(&self, kind: Kind, is_tls: bool) -> Result<Server> {
+        if kind == Kind::Pushpin {
+            let (target, running, backend) = peers::start_pushpin(self.cores)?;
+            return Ok(Server { target, running, _backend: Some(backend) });
+        }
+        let (folder, port) = (fresh_folder("speak-bench")?, peers::free_port()?);
+        let command = self.command(kind, &folder, port, is_tls)?;
+        let running = Running::spawn(command, self.cores, folder);
         let mut running =
             running.map_err(|error| format!("cannot start {}: {error}", kind.name()))?;
         let started = match kind {
-            Kind::Speak | Kind::OtherBuild | Kind::Baseline => running
-                .await_address()
-                .map(|address| (address, running.process()))
-                .map_err(Into::into),
-            Kind::Nchan | Kind::Nginx => await_worker(&mut running, &folder),
+            Kind::Speak | Kind::OtherBuild | Kind::Baseline if !is_tls => {
+                let address = running.await_address();
+                address.map(|address| (address, running.process())).map_err(Into::into)
+            }
+            Kind::Nchan | Kind::Nginx => await_worker(&mut running, port),
+            _ => {
+                peers::await_port(&mut running, port).map(|()| (peers::at(port), running.process()))
+            }
         };
         let (address, process) = started.map_err(|error| {
             format!("{} does not start: {error}\n{}", kind.name(), running.log_end())
         })?;
         let process = Some(process);
-        let target = Target { address, dialect: kind.dialect(), process, redis: None };
-        Ok(Server { target, running })
+        let target = Target { process, is_tls, ..Target::new(address, kind.dialect()) };
+        Ok(Server { target, running, _backend: None })
     }
 
-    fn command(&self, kind: Kind, folder: &Path) -> Result<Command> {
+    fn command(&self, kind: Kind, folder: &Path, port: u16, is_tls: bool) -> Result<Command> {
         Ok(match kind {
             Kind::Speak | Kind::OtherBuild => {
                 let program = if kind == Kind::Speak { &self.speak } else { &self.against };
                 let mut command = Command::new(program.as_ref().ok_or("no such program given")?);
                 // No read may time out while a slow peer's turn is prepared.
-                command.args(["--listen", "127.0.0.1:0", "--poll-timeout", "10m"]);
+                command.args(["--poll-timeout", "10m", "--listen"]);
+                if is_tls {
+                    command.arg(format!("tls:{}", peers::at(port)));
+                    command.args(["--tls-cert", peers::CERTIFICATE, "--tls-key", peers::KEY]);
+                } else {
+                    command.arg("127.0.0.1:0");
+                }
                 command
             }
             Kind::Baseline => {
@@ -131,22 +99,28 @@ impl Programs {
                 command
             }
             Kind::Nchan | Kind::Nginx => {
-                let text = if kind == Kind::Nchan { NCHAN_CONF } else { NGINX_CONF };
-                let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-                let module = first_file(&NCHAN_MODULES).unwrap_or_default();
-                let text = text
-                    .replace("@PORT@", &port.to_string())
-                    .replace("@FOLDER@", &folder.to_string_lossy())
-                    .replace("@NCHAN@", module);
                 let conf = folder.join("nginx.conf");
-                fs::write(&conf, text)?;
-                fs::write(folder.join("port"), port.to_string())?;
+                fs::write(&conf, nginx_conf(kind, folder, port, is_tls))?;
                 let mut command = Command::new(first_file(&NGINX).ok_or("no nginx")?);
                 command.arg("-p").arg(folder).arg("-c").arg(conf);
                 command
             }
+            Kind::Ws | Kind::SocketIo => peers::node(kind, port, is_tls)?,
+            Kind::Pushpin => return Err("Pushpin is started with its backend".into()),
         })
     }
+}
+
+fn nginx_conf(kind: Kind, folder: &Path, port: u16, is_tls: bool) -> String {
+    let mut text = if kind == Kind::Nchan { NCHAN_CONF } else { NGINX_CONF }.to_owned();
+    if is_tls {
+        text = text.replace("        listen 127.0.0.1:@PORT@ backlog=4096;\n", TLS_CONF);
+    }
+    text.replace("@PORT@", &port.to_string())
+        .replace("@FOLDER@", &folder.to_string_lossy())
+        .replace("@NCHAN@", first_file(&NCHAN_MODULES).unwrap_or_default())
+        .replace("@CERTIFICATE@", peers::CERTIFICATE)
+        .replace("@KEY@", peers::KEY)
 }
 
 /// Starts Speak with an admin listener. Returns its addresses, that of the admin listener last.
@@ -171,21 +145,13 @@ pub(crate) fn start_with_admin(
 }
 
 /// Waits until nginx accepts, and finds the worker, which does the work.
-fn await_worker(running: &mut Running, folder: &Path) -> Result<(SocketAddrV4, Process)> {
+fn await_worker(running: &mut Running, port: u16) -> Result<(SocketAddrV4, Process)> {
     let deadline = Instant::now() + START_MAX;
-    let port = fs::read_to_string(folder.join("port"))?.parse()?;
-    let address = SocketAddrV4::new([127, 0, 0, 1].into(), port);
+    peers::await_port(running, port)?;
     loop {
-        let workers = running.process().children()?;
-        if let [worker] = workers[..]
-            && TcpStream::connect(address).is_ok()
-        {
-            return Ok((address, Process(worker)));
+        if let [worker] = running.process().children()?[..] {
+            return Ok((peers::at(port), Process(worker)));
         }
         running.check_start(deadline)?;
     }
-}
-
-fn first_file(paths: &[&'static str]) -> Option<&'static str> {
-    paths.iter().copied().find(|path| Path::new(path).exists())
 }

@@ -60,6 +60,7 @@ pub(crate) struct Histogram {
 pub(crate) struct Latency {
     pub(crate) half: Duration,
     pub(crate) p99: Duration,
+    pub(crate) p99_9: Duration,
     pub(crate) most: Duration,
 }
 
@@ -80,6 +81,7 @@ impl Histogram {
         (self.count > 0).then(|| Latency {
             half: self.quantile(0.5),
             p99: self.quantile(0.99),
+            p99_9: self.quantile(0.999),
             most: Duration::from_nanos(self.most_ns),
         })
     }

@@ -23,7 +23,7 @@ pub(crate) fn render(outcome: &Outcome) -> String {
          peer's, round by round.\n\n",
         outcome.rounds
     );
-    let kinds = outcome.kinds();
+    let kinds = outcome.kinds;
     let ratios: Vec<String> = kinds[1..].iter().map(|kind| format!("÷ {}", kind.name())).collect();
     let mut rows = vec![header(kinds, &[&ratios[..], &["goal".to_owned()]].concat())];
     rows.extend(outcome.rows.iter().map(|row| costs(outcome, row)));
@@ -53,6 +53,9 @@ pub(crate) fn render(outcome: &Outcome) -> String {
         DISTURBED * 100.0,
         outcome.took.as_secs_f64()
     );
+    for line in &outcome.left_out {
+        let _ = writeln!(text, "Left out: {line}.");
+    }
     for row in &outcome.rows {
         text.push_str(&unlike_lengths(row).unwrap_or_default());
     }
@@ -80,10 +83,10 @@ fn header(kinds: &[Kind], more: &[String]) -> Vec<String> {
 
 fn costs(outcome: &Outcome, row: &Row) -> Vec<String> {
     let mut cells = vec![format!("{}: {}", row.part.label, row.part.unit)];
-    for &kind in outcome.kinds() {
+    for &kind in outcome.kinds {
         cells.push(row.cost(kind).map_or_else(String::new, figure));
     }
-    for &peer in &outcome.kinds()[1..] {
+    for &peer in &outcome.kinds[1..] {
         let ratio = row.ratio(peer);
         cells.push(ratio.map_or_else(String::new, |ratio| {
             format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.least, ratio.most)
@@ -137,7 +140,7 @@ fn goal(outcome: &Outcome, row: &Row, goal: &Goal) -> Option<String> {
 
 fn rates(outcome: &Outcome, row: &Row) -> Vec<String> {
     let mut cells = vec![row.part.label.to_owned()];
-    for &kind in outcome.kinds() {
+    for &kind in outcome.kinds {
         let samples = row.samples.get(&kind).map_or(&[][..], Vec::as_slice);
         let Some(rate) = Spread::of(samples.iter().map(|sample| sample.per_second)) else {
             cells.push(String::new());
@@ -168,7 +171,7 @@ fn is_idle(row: &Row) -> bool {
 
 fn memory(outcome: &Outcome, row: &Row) -> Vec<String> {
     let mut cells = vec![row.part.label.to_owned()];
-    for &kind in outcome.kinds() {
+    for &kind in outcome.kinds {
         let figures = ["waiting_bytes_each", "notified_bytes_each", "left_over_before"]
             .map(|name| row.extra(kind, name).map(|spread| spread.median));
         cells.push(match figures {
@@ -183,7 +186,7 @@ fn memory(outcome: &Outcome, row: &Row) -> Vec<String> {
 
 /// Returns ratios and goals alone, in unpadded lines: for a README.
 fn short(outcome: &Outcome) -> String {
-    let peers = &outcome.kinds()[1..];
+    let peers = &outcome.kinds[1..];
     let mut text = "| work |".to_owned();
     for peer in peers {
         let _ = write!(text, " ÷ {} |", peer.name());

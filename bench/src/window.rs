@@ -63,7 +63,7 @@ pub(crate) struct Usage {
 impl Window {
     /// Opens the window once the servers and their Redis are idle.
     pub(crate) fn open(targets: &[Target], cores: Cores) -> Result<Self> {
-        let servers: Vec<_> = targets.iter().filter_map(|target| target.process).collect();
+        let servers: Vec<_> = targets.iter().flat_map(Target::processes).collect();
         let redis: Vec<_> = targets.iter().find_map(|target| target.redis).into_iter().collect();
         let [server_ns, redis_ns] = settle(&servers, &redis)?;
         Ok(Self {

@@ -5,9 +5,11 @@
 
 use serde_json::Value;
 
-use support::incoming::{Item, Mode};
+use support::incoming::Item;
 use support::ws::ACCEPT;
 
+pub(crate) use crate::dialect::{Dialect, Form};
+use crate::peer_wire;
 use crate::result::Result;
 
 /// Length of every message. Its first eight bytes are its sequence number.
@@ -29,8 +31,6 @@ pub(crate) const WRITE_ROOM_AT: usize = "GET /write?channel=b".len();
 /// Position of the message in a write.
 pub(crate) const WRITE_MESSAGE_AT: usize = WRITE_ROOM_AT + ROOM_DIGITS + "&message=".len();
 
-/// Key of the handshake of each WebSocket, from RFC 6455, section 1.3.
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 /// Pong without a payload, masked with zeros.
 pub(crate) const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
 
@@ -38,58 +38,6 @@ const CALLBACK_AT: usize = "GET /read?callback=cb".len();
 const CALLBACK_DIGITS: usize = 5;
 /// Position of the digits of the callback name in a JSONP body, after `/**/cb`.
 const CALLBACK_IN_BODY_AT: usize = "/**/cb".len();
-
-/// Protocol of a server.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Dialect {
-    /// Speak, and the baseline, which imitates it.
-    Speak,
-    /// nginx with nchan: messages are raw bodies, the cursor is in two headers.
-    Nchan,
-    /// nginx with one fixed answer.
-    Fixed,
-}
-
-/// Transport of the messages to a reader.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Form {
-    /// Long poll.
-    Plain,
-    /// Long poll as a call of a function with a name of its own.
-    Jsonp,
-    /// Server-sent events.
-    Events,
-    /// Frames of a WebSocket.
-    Frames,
-}
-
-impl Form {
-    pub(crate) fn mode(self) -> Mode {
-        match self {
-            Form::Plain | Form::Jsonp => Mode::Responses,
-            Form::Events => Mode::Events,
-            Form::Frames => Mode::Frames,
-        }
-    }
-
-    /// Returns whether one read is the only request of a reader.
-    pub(crate) fn stays(self) -> bool {
-        self.mode() != Mode::Responses
-    }
-
-    /// Returns the header fields of a read after `Host`. The baseline recognizes the form by their
-    /// last byte.
-    pub(crate) fn headers(self) -> String {
-        match self {
-            Form::Plain | Form::Jsonp => String::new(),
-            Form::Events => "Accept: text/event-stream\r\n".to_owned(),
-            Form::Frames => format!(
-                "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                 Sec-WebSocket-Key: {KEY}\r\n"
-            ),
-        }
-    }
-}
 
 /// Position from which a reader continues.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -166,14 +114,20 @@ impl Dialect {
                      Content-Length: {MESSAGE_BYTES}\r\n\r\n"
                 );
                 let seq_at = head.len();
-                (head + &text, seq_at)
+                ((head + &text).into_bytes(), seq_at)
             }
             Dialect::Speak | Dialect::Fixed => {
                 let target = format!("/write?channel=b{room:05}&message={text}");
-                (format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"), WRITE_MESSAGE_AT)
+                let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                (request.into_bytes(), WRITE_MESSAGE_AT)
+            }
+            Dialect::Ws | Dialect::SocketIo | Dialect::Pushpin => {
+                let one = peer_wire::write(self, room, &text);
+                let seq_at = memchr::memmem::find(&one, text.as_bytes());
+                (one, seq_at.expect("a write has its text"))
             }
         };
-        Template { stride: one.len(), seq_at, bytes: one.into_bytes().repeat(copies) }
+        Template { stride: one.len(), seq_at, bytes: one.repeat(copies) }
     }
 
     /// Returns a read that waits for messages after `cursor`.
@@ -189,18 +143,19 @@ impl Dialect {
             }
         };
         let headers = form.headers();
-        format!(
-            "GET /read?{callback}channel=b{room:05}{from_id} HTTP/1.1\r\n\
-             Host: localhost\r\n{stamp}{headers}\r\n"
-        )
-        .into_bytes()
+        let query = format!("{callback}channel=b{room:05}{from_id}");
+        let target = match self {
+            Dialect::SocketIo => "/socket.io/?EIO=4&transport=websocket".to_owned(),
+            _ => format!("/read?{query}"),
+        };
+        format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{stamp}{headers}\r\n").into_bytes()
     }
 
     /// Returns `copies` reads that are answered at once.
     pub(crate) fn immediate_read(self, room: u32, from_id: u64, copies: usize) -> Vec<u8> {
         let query = match self {
             Dialect::Nchan => format!("channel=b{room:05}"),
-            Dialect::Speak | Dialect::Fixed => {
+            _ => {
                 format!("timeout=0&channel=b{room:05}&from_id={from_id}")
             }
         };
@@ -216,8 +171,13 @@ impl Dialect {
         match (self, form) {
             (Dialect::Fixed, _) => Err("a fixed answer holds no messages".into()),
             (_, Form::Events) => self.decode_event(frame),
-            (Dialect::Nchan, Form::Frames) => Answer::of_text(frame.body(), Cursor::Start),
+            (Dialect::Ws | Dialect::SocketIo | Dialect::Pushpin | Dialect::Nchan, Form::Frames) => {
+                Answer::of_text(self.text_in_frame(frame)?, Cursor::Start)
+            }
             (Dialect::Nchan, _) => decode_raw(frame),
+            (Dialect::Ws | Dialect::SocketIo | Dialect::Pushpin, _) => {
+                Err("this server is used with WebSockets only".into())
+            }
             (Dialect::Speak, _) => decode_json(unwrapped(frame.body(), form)?),
         }
     }
@@ -257,6 +217,9 @@ impl Dialect {
     pub(crate) fn written_id(self, frame: &Item) -> Result<Option<u64>> {
         let id = match self {
             Dialect::Nchan if matches!(frame.status, Some(201 | 202)) => return Ok(None),
+            Dialect::Ws | Dialect::SocketIo | Dialect::Pushpin if self.acknowledges(frame) => {
+                return Ok(None);
+            }
             Dialect::Speak if frame.status == Some(200) => frame
                 .body()
                 .strip_prefix(b"{\"id\":")
@@ -370,7 +333,8 @@ fn seq_of(text: &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
     use support::http::Framing;
-    use support::incoming::Cutter;
+    use support::incoming::{Cutter, Mode};
+    use support::ws::{TEXT, client_frame_with};
 
     fn framed(text: &str) -> Vec<u8> {
         format!(
@@ -479,5 +443,42 @@ mod tests {
         let head = mine.len() - frame.body().len();
         assert!(same_but_for_callback(&mine, &other, head, 7));
         assert!(!same_but_for_callback(&mine, &other, head, 9));
+    }
+
+    /// Passes a frame with `text`, as a server sends it.
+    fn with_frame<T>(text: &str, use_it: impl FnOnce(&Item) -> T) -> T {
+        let mut bytes = client_frame_with(TEXT, text.as_bytes(), [0; 4]);
+        bytes[1] &= 0x7f;
+        bytes.drain(2..6);
+        use_it(&Cutter::new(Mode::Frames).next(&bytes).unwrap().unwrap())
+    }
+
+    #[test]
+    fn each_server_gives_the_text_of_a_message_and_nothing_else() {
+        let text = String::from_utf8(message(5).to_vec()).unwrap();
+        for (dialect, frame) in [
+            (Dialect::Ws, text.clone()),
+            (Dialect::Pushpin, text.clone()),
+            (Dialect::SocketIo, format!(r#"42["message","{text}"]"#)),
+        ] {
+            let answer = with_frame(&frame, |item| dialect.decode(item, Form::Frames)).unwrap();
+            assert_eq!(answer.seqs, [5]);
+            let cut = frame.replace("lazy", "");
+            assert!(with_frame(&cut, |item| dialect.decode(item, Form::Frames)).is_err());
+        }
+        assert!(with_frame("ok", |item| Dialect::Ws.written_id(item)).is_ok());
+        assert!(with_frame("430[]", |item| Dialect::SocketIo.written_id(item)).is_ok());
+        assert!(with_frame(&text, |item| Dialect::Ws.written_id(item)).is_err());
+    }
+
+    #[test]
+    fn writes_carry_their_number() {
+        for dialect in [Dialect::Ws, Dialect::SocketIo, Dialect::Pushpin] {
+            let mut write = dialect.write(3, 1);
+            write.number(0, 1234);
+            let text = String::from_utf8_lossy(&write.bytes).into_owned();
+            let message = String::from_utf8(message(1234).to_vec()).unwrap();
+            assert!(text.contains(&message) && text.contains("b00003"), "{text}");
+        }
     }
 }

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 use std::{cmp, slice};
 
-use support::process::{Cores, Memory, Process};
+use support::process::{self, Cores, Memory};
 use support::random::Random;
 
 use crate::churn;
 use crate::client::POLL_TIMEOUT;
 use crate::closed_loop::{self, Closed};
-use crate::fanout::{Crowd, Size};
+use crate::fanout::{CONNECT_BATCH, Crowd, Size};
 use crate::result::Result;
 use crate::sample::Sample;
 use crate::server::Target;
@@ -30,6 +30,7 @@ pub(crate) struct Chat {
     pub(crate) users: usize,
     pub(crate) per_second: f64,
     pub(crate) messages: usize,
+    pub(crate) form: Form,
 }
 
 /// One room; one message at a time, each after all readers have the last one.
@@ -57,6 +58,20 @@ pub(crate) enum Work {
     Connect {
         cycles: usize,
     },
+    /// Readers that connect, wait, and leave without a message.
+    Come {
+        cycles: usize,
+        form: Form,
+    },
+    /// Readers that all connect at once.
+    Return {
+        readers: usize,
+        form: Form,
+    },
+    /// Handshakes of TLS without a request.
+    Handshakes {
+        cycles: usize,
+    },
     /// Waiting readers.
     Idle {
         readers: usize,
@@ -74,6 +89,9 @@ impl Work {
             Work::Poll(work, messages) => closed_loop::poll(target, cores, work, messages),
             Work::Churn { cycles } => churn::churn(target, cores, cycles),
             Work::Connect { cycles } => churn::connect(target, cores, cycles),
+            Work::Come { cycles, form } => come(target, cores, cycles, form),
+            Work::Return { readers, form } => come_back(target, cores, readers, form),
+            Work::Handshakes { cycles } => churn::handshakes(target, cores, cycles),
             Work::Idle { readers, form } => idle(target, cores, readers, form),
         }
     }
@@ -83,7 +101,8 @@ impl Work {
 /// the first reader.
 pub(crate) fn fanout(targets: &[Target], cores: Cores, work: Fanout) -> Result<Sample> {
     let Fanout { readers, messages, .. } = work;
-    let size = Size { rooms: 1, readers_per_room: readers, writers: 1, form: work.form };
+    let size =
+        Size { rooms: 1, readers_per_room: readers, writers: 1, form: work.form, at_once: false };
     let mut crowd = Crowd::gather(targets, size)?;
     // The first message pays for allocations that later ones reuse.
     send_to_all(&mut crowd, 0, 0, readers)?;
@@ -92,13 +111,24 @@ pub(crate) fn fanout(targets: &[Target], cores: Cores, work: Fanout) -> Result<S
     for seq in 1..=messages as u32 {
         last.record(send_to_all(&mut crowd, 0, seq, readers)?);
     }
-    finish(&crowd, window, (readers * messages) as u64, &last)
+    let mut sample = finish(&crowd, window, (readers * messages) as u64, &last)?;
+    let mut resident = 0;
+    for target in targets.iter().filter(|target| target.process.is_some()) {
+        resident += memory_of(target)?.total;
+    }
+    sample.extra.push(("resident_bytes", resident as f64));
+    Ok(sample)
 }
 
 /// Sends by the clock, independent of the server: a latency counts from the time a message was due.
 fn chat(target: &Target, cores: Cores, work: Chat) -> Result<Sample> {
-    let size =
-        Size { rooms: work.rooms, readers_per_room: work.users, writers: 64, form: Form::Plain };
+    let size = Size {
+        rooms: work.rooms,
+        readers_per_room: work.users,
+        writers: 64,
+        form: work.form,
+        at_once: false,
+    };
     let targets = slice::from_ref(target);
     let mut crowd = Crowd::gather(targets, size)?;
     let window = Window::open(targets, cores)?;
@@ -148,25 +178,60 @@ fn send_to_all(crowd: &mut Crowd, room: u32, seq: u32, readers: usize) -> Result
     Ok(last - start)
 }
 
+/// Readers at a time of [`Work::Come`].
+const COME_BATCH: usize = 40;
+
+/// Measures readers that come, wait until they are in their room, and leave.
+fn come(target: &Target, cores: Cores, cycles: usize, form: Form) -> Result<Sample> {
+    let targets = slice::from_ref(target);
+    let size =
+        |readers_per_room| Size { rooms: 1, readers_per_room, writers: 0, form, at_once: false };
+    drop(Crowd::gather(targets, size(COME_BATCH))?);
+    let window = Window::open(targets, cores)?;
+    for done in (0..cycles).step_by(COME_BATCH) {
+        drop(Crowd::gather(targets, size(COME_BATCH.min(cycles - done)))?);
+    }
+    Ok(Sample::new(window.close()?, cycles as u64))
+}
+
+/// Measures readers that all connect at once. A latency is the time until one of them waits.
+fn come_back(target: &Target, cores: Cores, readers: usize, form: Form) -> Result<Sample> {
+    let targets = slice::from_ref(target);
+    let size =
+        |readers_per_room| Size { rooms: 1, readers_per_room, writers: 0, form, at_once: true };
+    drop(Crowd::gather(targets, size(COME_BATCH))?);
+    let window = Window::open(targets, cores)?;
+    let crowd = Crowd::gather(targets, size(readers))?;
+    let sample = Sample::new(window.close()?, readers as u64);
+    Ok(Sample { latency: crowd.begun_after().summary(), ..sample })
+}
+
 /// Measures the server's memory per waiting reader, and whether it is released.
 fn idle(target: &Target, cores: Cores, readers: usize, form: Form) -> Result<Sample> {
-    let process = target.process.ok_or("memory is measured of a known process")?;
-    let size = |rooms, readers_per_room| Size { rooms, readers_per_room, writers: 1, form };
+    let size = |rooms, readers_per_room| Size {
+        rooms,
+        readers_per_room,
+        writers: 1,
+        form,
+        at_once: false,
+    };
     // Code is loaded on first use. That is no reader's memory, so each path runs once before.
     let targets = slice::from_ref(target);
-    let mut first = Crowd::gather(targets, size(2, 4))?;
-    send_to_all(&mut first, 1, 0, 4)?;
+    // Nor is the memory of handshakes, so as many are made at a time as later.
+    let warm_up = CONNECT_BATCH / 2;
+    let mut first = Crowd::gather(targets, size(2, warm_up))?;
+    send_to_all(&mut first, 1, 0, warm_up)?;
     drop(first);
     let window = Window::open(targets, cores)?;
-    let before = resting(process)?;
+    let before = resting(target)?;
     let mut crowd = Crowd::gather(targets, size(1, readers))?;
-    let waiting = resting(process)?;
+    let waiting = resting(target)?;
     send_to_all(&mut crowd, 0, 0, readers)?;
-    let notified = resting(process)?;
+    let notified = resting(target)?;
     let usage = window.close()?;
     crowd.check()?;
     drop(crowd);
-    let left = released(process)?;
+    let left = released(target)?;
 
     let share = |now: u64, before: u64| (now as f64 - before as f64) / readers as f64;
     let each = |memory: Memory| share(memory.total, before.total);
@@ -184,17 +249,29 @@ fn idle(target: &Target, cores: Cores, readers: usize, form: Form) -> Result<Sam
     Ok(sample)
 }
 
-fn resting(process: Process) -> Result<Memory> {
-    process.settle()?;
-    Ok(process.memory()?)
+fn resting(target: &Target) -> Result<Memory> {
+    let processes: Vec<_> = target.processes().collect();
+    process::settle(&processes)?;
+    memory_of(target)
+}
+
+/// Returns the memory of all processes of a server.
+fn memory_of(target: &Target) -> Result<Memory> {
+    let mut sum = Memory { anonymous: 0, total: 0 };
+    for process in target.processes() {
+        let memory = process.memory()?;
+        sum.anonymous += memory.anonymous;
+        sum.total += memory.total;
+    }
+    if sum.total > 0 { Ok(sum) } else { Err("memory is measured of a known process".into()) }
 }
 
 /// Returns the memory after some time in which it may shrink.
-fn released(process: Process) -> Result<Memory> {
-    let mut least = resting(process)?;
+fn released(target: &Target) -> Result<Memory> {
+    let mut least = resting(target)?;
     for _ in 0..RELEASE_STEPS {
         std::thread::sleep(RELEASE_STEP);
-        least = cmp::min_by_key(least, process.memory()?, |memory| memory.total);
+        least = cmp::min_by_key(least, memory_of(target)?, |memory| memory.total);
     }
     Ok(least)
 }
@@ -210,7 +287,7 @@ mod tests {
         let mut baseline = Baseline::bind().unwrap();
         let address = baseline.address().unwrap();
         std::thread::spawn(move || baseline.run().unwrap());
-        Target { address, dialect: Kind::Baseline.dialect(), process: None, redis: None }
+        Target::new(address, Kind::Baseline.dialect())
     }
 
     #[test]
@@ -227,7 +304,13 @@ mod tests {
             Work::Fanout(Fanout { readers: 50, messages: 30, form: Form::Events }),
             Work::Fanout(Fanout { readers: 50, messages: 30, form: Form::Frames }),
             // Fast enough that readers lag and get several messages at once.
-            Work::Chat(Chat { rooms: 5, users: 10, per_second: 50_000.0, messages: 2_000 }),
+            Work::Chat(Chat {
+                rooms: 5,
+                users: 10,
+                per_second: 50_000.0,
+                messages: 2_000,
+                form: Form::Plain,
+            }),
             Work::Publish(closed),
             Work::Poll(closed, 1),
             Work::Poll(closed, 0),
