@@ -8,12 +8,13 @@ use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
 use rustls::{ConnectionTrafficSecrets, ExtractedSecrets, HandshakeKind, KeyLog, ServerConfig};
 
+use super::alert::Alert;
 use super::record::{HEADER_BYTES, RECORD_BYTES_MAX, Traffic, TrafficParts};
 use super::suite::Suite;
 
-/// Most bytes of handshake records that are kept. A hello of a browser with a post-quantum key has
-/// 1.8 KB; this is the limit of most servers.
-const BYTES_MAX: usize = 16 * 1024;
+/// Most bytes of handshake records that are kept: one of the largest records, or many small ones. A
+/// hello of a browser with a post-quantum key has 1.8 KB.
+const BYTES_MAX: usize = RECORD_BYTES_MAX;
 
 /// First byte of a handshake record. No HTTP request begins with it.
 const HANDSHAKE_RECORD: u8 = 22;
@@ -41,6 +42,8 @@ pub struct Handshake<C = UnbufferedServerConnection> {
     has_begun: bool,
     secrets: Secrets,
     steps: usize,
+    /// An alert of this module, as a record.
+    alert: Vec<u8>,
     /// What rustls says about a failure.
     error: Option<rustls::Error>,
 }
@@ -178,6 +181,7 @@ impl<C: Connection> Handshake<C> {
             has_begun: false,
             secrets: Secrets::NONE,
             steps: 0,
+            alert: Vec::new(),
             error: None,
         }
     }
@@ -202,7 +206,10 @@ impl<C: Connection> Handshake<C> {
         while used < bytes.len() {
             match self.take_record(&bytes[used..]) {
                 Ok(taken) => used += taken,
-                Err(failure) => return (used, Err(failure)),
+                Err(failure) => {
+                    out.append(&mut self.alert);
+                    return (used, Err(failure));
+                }
             }
             if self.complete < self.incoming.len() {
                 break;
@@ -228,8 +235,11 @@ impl<C: Connection> Handshake<C> {
         let mut taken = self.take_until(HEADER_BYTES.saturating_sub(record), bytes);
         if let Some(header) = self.incoming[self.complete..].first_chunk::<HEADER_BYTES>() {
             let length = HEADER_BYTES + usize::from(u16::from_be_bytes([header[3], header[4]]));
-            if length > RECORD_BYTES_MAX || self.complete + length > BYTES_MAX {
-                return Err(Failure::Refused);
+            if length > RECORD_BYTES_MAX {
+                return Err(self.refuse(Alert::RecordOverflow));
+            }
+            if self.complete + length > BYTES_MAX {
+                return Err(self.refuse(Alert::HandshakeFailure));
             }
             let missing = self.complete + length - self.incoming.len();
             taken += self.take_until(missing, &bytes[taken..]);
@@ -238,6 +248,14 @@ impl<C: Connection> Handshake<C> {
             }
         }
         Ok(taken)
+    }
+
+    /// Fails because of something that rustls does not see, so that it has no alert for it. Before
+    /// the end of the handshake, one in clear tells the other side at least that it has failed.
+    fn refuse(&mut self, alert: Alert) -> Failure {
+        let [level, description] = alert.encode();
+        self.alert = vec![ALERT_RECORD, 3, 3, 0, 2, level, description];
+        Failure::Refused
     }
 
     fn take_until(&mut self, missing: usize, bytes: &[u8]) -> usize {

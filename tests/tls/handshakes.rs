@@ -239,15 +239,16 @@ fn plain_http_gets_a_plain_response() {
 
 #[test]
 fn a_hello_has_a_limit_and_is_refused_by_its_header() {
-    assert_eq!(respond(b"\x16\x03\x01\x40\x00").1, Some(ErrorKind::InvalidData));
-    assert_eq!(respond(b"\x16\x03\x01\xff\xff").1, Some(ErrorKind::InvalidData));
+    // The longest record, and one byte more.
+    assert_eq!(respond(b"\x16\x03\x01\x41\x00"), (Vec::new(), Some(ErrorKind::WouldBlock)));
+    assert_eq!(respond(b"\x16\x03\x01\x41\x01"), alert(22));
     // A message that goes on over many records.
     let mut endless = b"\x16\x03\x01\x00\x06\x01\x00\xff\x00\x03\x03".to_vec();
     for _ in 0..600 {
         endless.extend(b"\x16\x03\x01\x00\x20");
         endless.extend([0; 32]);
     }
-    assert_eq!(respond(&endless).1, Some(ErrorKind::InvalidData));
+    assert_eq!(respond(&endless), alert(40));
 }
 
 #[test]
