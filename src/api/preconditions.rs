@@ -100,7 +100,9 @@ impl Api {
         if context.waited == Some(Behind::Hold) || !context.hub.is_clustered() {
             return None;
         }
-        let barrier = (context.waited != Some(Behind::Barrier)).then_some(Behind::Barrier);
+        // A call waits for the end of its session only after all else.
+        let has_waited = matches!(context.waited, Some(Behind::Barrier | Behind::End));
+        let barrier = (!has_waited).then_some(Behind::Barrier);
         if matches!(call, Call::Remove | Call::Kick) {
             return barrier;
         }
@@ -138,8 +140,8 @@ impl Api {
         }
     }
 
-    /// Makes this node hold the session of a read. If the log does not respond, the read does not
-    /// wait for it.
+    /// Makes this node hold the session of a read. If the log does not respond as usual, the read
+    /// waits for a barrier instead: for no longer than a second if there is no response.
     fn hold(
         &self,
         context: &mut Context<'_>,
@@ -147,18 +149,15 @@ impl Api {
         credentials: Credentials<'_>,
         mode: Mode,
     ) -> Option<Behind> {
-        if mode == Mode::Immediate
-            && !context.hub.is_log_good()
-            && context.waited != Some(Behind::Barrier)
-        {
-            // A barrier is waited for no longer than a second if the log does not respond.
+        let is_log_good = context.hub.is_log_good();
+        if !is_log_good && context.waited.is_none() {
             return Some(Behind::Barrier);
         }
         let params = ReadParams::parse(parameters, self.poll_timeout_ms).ok()?;
         let names = params.targets.as_slice().iter().map(|(channel, _)| channel.as_str());
         let polls: Vec<&str> = names.filter(|_| mode == Mode::LongPoll).collect();
         match context.hub.propose_hold(context.now, credentials, &polls) {
-            Ok(()) => Some(Behind::Hold),
+            Ok(()) => is_log_good.then_some(Behind::Hold),
             // The read itself tells of a wrong secret.
             Err(_) => None,
         }

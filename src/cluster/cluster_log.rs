@@ -45,6 +45,8 @@ pub struct ClusterLog {
     pub(super) sequence: u64,
     /// Barriers that were begun and are not reached, oldest first.
     pub(super) barriers: VecDeque<Barrier>,
+    /// Time at which Redis last told the end of the stream for one of them.
+    pub(super) end_told_ms: u64,
     /// What the replies on the connection for commands belong to.
     pub(super) expected: VecDeque<Expected>,
     pub(super) is_commands_up: bool,
@@ -152,6 +154,7 @@ impl ClusterLog {
             pending: None,
             sequence: 0,
             barriers: VecDeque::new(),
+            end_told_ms: 0,
             expected: VecDeque::new(),
             is_commands_up: false,
             is_follower_up: false,

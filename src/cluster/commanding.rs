@@ -142,6 +142,9 @@ impl ClusterLog {
         let Some(barrier) = self.barriers.iter_mut().find(|it| **it == Barrier::Sent) else {
             return;
         };
+        if newest.is_some() {
+            self.end_told_ms = self.now_ms;
+        }
         *barrier = newest.map_or(Barrier::Unsent, Barrier::At);
         self.reach_barriers();
     }

@@ -92,6 +92,10 @@ impl Log for ClusterLog {
         true
     }
 
+    fn end_told_ms(&self) -> u64 {
+        self.end_told_ms
+    }
+
     fn is_catching_up(&self) -> bool {
         !self.events.is_empty() || matches!(self.barriers.front(), Some(Barrier::At(_)))
     }

@@ -52,6 +52,8 @@ struct Round {
     next_ms: Option<u64>,
     /// Last vouch of each node, and the time at which it was seen to follow another one.
     seen: BTreeMap<u64, (u64, Option<u64>)>,
+    /// End of the log, as it was last seen.
+    end: Option<StreamId>,
 }
 
 /// What Redis holds.
@@ -184,13 +186,19 @@ impl Vouching {
 
     fn begin(&mut self, run_id: Box<str>, now_ms: u64) {
         let (next_ms, seen) = (Some(now_ms), BTreeMap::new());
-        self.round = Some(Round { run_id, began_ms: now_ms, next_ms, seen });
+        self.round = Some(Round { run_id, began_ms: now_ms, next_ms, seen, end: None });
     }
 
     /// Judges what Redis holds.
     pub(super) fn judge(&mut self, now_ms: u64, view: &View, own: &Own<'_>) -> Verdict {
         let Some(round) = &mut self.round else { return Verdict::Wait };
         round.next_ms = Some(now_ms + INTERVAL_MS);
+        let end = view.end.map(|end| end.id);
+        if end < round.end {
+            // Redis has lost the log again, and the vouches with it: other nodes may not know yet.
+            round.began_ms = now_ms;
+        }
+        round.end = end;
         for (node, count, _) in &view.vouches {
             // The first one may be of a node that is long gone.
             let seen = round.seen.entry(*node).or_insert((*count, None));

@@ -116,6 +116,19 @@ fn if_one_is_missing_there_is_a_new_epoch_after_a_while() {
 }
 
 #[test]
+fn all_nodes_have_their_time_again_if_the_log_is_lost_in_a_round() {
+    let mut node = Node::new(1, tail(1, 7));
+    let late_ms = UNANIMITY_MS - 1;
+    assert_eq!(node.judge_all(late_ms, log_up_to(7, 7), &[(1, 7), (2, 7)]), Verdict::Wait);
+    let lost = || log_up_to(0, 7);
+    for now_ms in [late_ms, late_ms + UNANIMITY_MS - 1] {
+        assert_eq!(node.judge(now_ms, lost(), &[(1, 7)]), Verdict::Wait);
+    }
+    let reset = decision(Some(id(0)), false, true);
+    assert_eq!(node.judge(late_ms + UNANIMITY_MS, lost(), &[(1, 7)]), reset);
+}
+
+#[test]
 fn a_decision_ends_the_round_of_those_whose_records_the_log_has() {
     let done = |end: u64, own_last: u64| View { done: Some(id(7)), ..log_up_to(end, own_last) };
     let mut node = Node::new(1, tail(1, 6));

@@ -233,10 +233,14 @@ impl Hub {
 
     /// Sets whether other nodes may have acknowledged what this one has not applied, and cannot
     /// apply for now. Then ids beyond the end of a channel are not reset, and unknown sessions are
-    /// not said to have ended.
+    /// not said to have ended. When this process is no longer behind, it holds the sessions of
+    /// reads that have begun here meanwhile.
     pub fn set_behind(&mut self, is_behind: bool) {
-        self.is_behind = is_behind;
+        let was_behind = std::mem::replace(&mut self.is_behind, is_behind);
         self.sessions.set_behind(is_behind);
+        if was_behind && !is_behind && self.is_joined() {
+            self.propose_holds();
+        }
     }
 
     /// Returns whether this node is behind, as [`Hub::set_behind`] has said.

@@ -372,7 +372,8 @@ impl Sessions {
     }
 
     /// Ends the grace period of a session whose reader was closed at another node, which had
-    /// applied the log up to this position, if its client was not heard from here since.
+    /// applied the log up to this position, if its client was not heard from here since. Otherwise
+    /// the session lives on, and its timeout begins no earlier than that closing.
     pub(super) fn close_silent(
         &mut self,
         index: u32,
@@ -387,6 +388,8 @@ impl Sessions {
         if local.is_held && is_silent {
             (local.heard_position, local.closes_at) = (closed_position, Some(present));
             self.arm_timer(index, timers);
+        } else {
+            local.last_alive = local.last_alive.max(present);
         }
     }
 

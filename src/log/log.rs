@@ -64,6 +64,12 @@ pub trait Log {
         false
     }
 
+    /// Returns the time at which the log last told its end for a barrier, as a monotonic time of
+    /// this process in milliseconds; 0 if it never did.
+    fn end_told_ms(&self) -> u64 {
+        0
+    }
+
     /// Returns whether the end is known that the oldest barrier was begun for, and records up to
     /// there are still to come or to be taken.
     fn is_catching_up(&self) -> bool {

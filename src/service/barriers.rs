@@ -21,7 +21,8 @@ pub(super) struct Barriers {
     pub(super) catches_up_at: usize,
     /// Time of the last event of the log.
     pub(super) heard_at: Millis,
-    /// Time until which the log has responded: before the end that it told, it gave records.
+    /// Time until which the log has responded: it told its end, or gave records before the end that
+    /// it had told.
     pub(super) responded_at: Millis,
 }
 
@@ -41,10 +42,16 @@ pub(super) struct PendingBarrier {
 impl Barriers {
     /// Returns the time at which calls no longer wait.
     pub(super) fn next_deadline(&self) -> Option<Millis> {
-        // A client of an earlier barrier came earlier.
-        let mut pending = self.pending.iter().filter_map(|barrier| barrier.clients.first());
-        let first = pending.next().or(self.waiting.first());
-        first.map(|client| self.late_at(client))
+        let pending = self.pending.iter().map(|barrier| &barrier.clients);
+        let firsts = pending.chain([&self.waiting]).filter_map(|clients| clients.first());
+        firsts.map(|client| self.late_at(client)).min()
+    }
+
+    /// Adds clients whose calls have waited for something else. The lists are in the order of the
+    /// calls.
+    pub(super) fn add_earlier(&mut self, clients: Vec<WaitingClient>) {
+        self.waiting.extend(clients);
+        self.waiting.sort_by_key(|client| client.since);
     }
 
     /// Returns the time at which a call no longer waits.

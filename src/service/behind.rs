@@ -3,11 +3,11 @@
 use std::mem;
 
 use super::barriers::{PendingBarrier, WaitingClient};
-use super::commits::{WaitingCall, WaitingResponse};
+use super::commits::{WaitingCall, WaitingResponse, take_hold_waits};
 use super::listener::Listener;
 use super::service::Service;
 use crate::api::Behind;
-use crate::hub::Key;
+use crate::hub::{Key, Millis};
 
 /// Barriers that are under way at once. The calls of further turns share the next one.
 const PENDING_MAX: usize = 4;
@@ -22,9 +22,11 @@ impl<L: Listener> Service<L> {
                 commits.barriers.waiting.push(WaitingClient { client, since });
             }
             Behind::Hold | Behind::End => {
-                let (calls, command) = commits.last_proposals(hub.proposed(), io.now.mono);
-                let response = WaitingResponse::Retry(behind);
+                let since = io.now.mono;
+                let (calls, command) = commits.last_proposals(hub.proposed(), since);
+                let response = WaitingResponse::Retry(behind, since);
                 calls.push(WaitingCall { client, command, response });
+                commits.has_hold_waits |= behind == Behind::Hold;
             }
         }
     }
@@ -68,19 +70,46 @@ impl<L: Listener> Service<L> {
         }
     }
 
+    /// Makes the reads wait for a barrier that wait until this process holds their sessions. The
+    /// log does not respond as usual: a hold may take long, and a read may not.
+    pub(super) fn end_hold_waits(&mut self) {
+        let commits = &mut self.commits;
+        if !mem::take(&mut commits.has_hold_waits) {
+            return;
+        }
+        let record = commits.record.as_mut().map(|record| &mut record.waiting);
+        let lists = record.into_iter().chain([&mut commits.waiting]);
+        let clients = lists.flat_map(take_hold_waits).collect();
+        self.await_barrier(clients);
+    }
+
+    /// Makes the calls of clients wait for a barrier that have waited for a hold.
+    pub(super) fn await_barrier(&mut self, clients: Vec<WaitingClient>) {
+        if !clients.is_empty() {
+            self.commits.barriers.add_earlier(clients);
+            self.begin_barrier();
+        }
+    }
+
     /// Notes that the log responds, and this process is only slow to apply what it gives.
     fn note_response(&mut self) {
         let Self { io, commits, .. } = self;
-        if commits.applying.is_some() {
-            commits.barriers.responded_at = io.now.mono;
-        } else if commits.log.as_ref().is_some_and(|log| log.is_catching_up()) {
-            commits.barriers.responded_at = commits.barriers.heard_at;
-        }
+        let Some(log) = &commits.log else { return };
+        let barriers = &mut commits.barriers;
+        let responded_at = if commits.applying.is_some() {
+            io.now.mono
+        } else if log.is_catching_up() {
+            barriers.heard_at
+        } else {
+            Millis(log.end_told_ms())
+        };
+        barriers.responded_at = barriers.responded_at.max(responded_at);
     }
 
     /// Makes the calls again that have waited for the oldest barrier.
     pub(super) fn end_barrier(&mut self) {
         let barriers = &mut self.commits.barriers;
+        barriers.responded_at = self.io.now.mono;
         let is_caught_up = barriers.catches_up_at == 1 && !barriers.owes_one;
         barriers.catches_up_at = barriers.catches_up_at.saturating_sub(1);
         if is_caught_up {

@@ -277,7 +277,7 @@ impl<L: Listener> Service<L> {
                     }
                     WaitingResponse::Ending(..)
                     | WaitingResponse::Ready(..)
-                    | WaitingResponse::Retry(_) => {}
+                    | WaitingResponse::Retry(..) => {}
                 }
             }
         }
@@ -361,6 +361,9 @@ impl<L: Listener> Service<L> {
     fn check_health(&mut self) {
         let now = self.io.now.mono;
         let health = self.update_health();
+        if health != LogHealth::Good {
+            self.end_hold_waits();
+        }
         let is_late = |since: Option<Millis>| since.is_some_and(|at| at.after(LATE_MS) <= now);
         if let Some(record) = &mut self.commits.record
             && is_late(record.waiting_since)

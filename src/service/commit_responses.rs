@@ -1,7 +1,7 @@
 //! Responses to calls that wait for the log: those of a client in their order, sent together.
 
 use super::client::{AfterResponse, State};
-use super::commits::{WaitingCall, WaitingResponse};
+use super::commits::{WaitingCall, WaitingResponse, take_hold_waits};
 use super::http::Pause;
 use super::listener::Listener;
 use super::service::Service;
@@ -14,8 +14,10 @@ const FULL: Error = Error::OverCapacity("the log is full; retry later");
 const BEHIND: Error = Error::OverCapacity("the log cannot be written for now; retry later");
 
 impl<L: Listener> Service<L> {
-    /// Answers calls that the log did not take, with an error.
-    pub(super) fn refuse_calls(&mut self, calls: Vec<WaitingCall>, reason: LogRefusal) {
+    /// Answers calls that the log did not take, with an error. Reads that wait until this process
+    /// holds their sessions wait for a barrier instead.
+    pub(super) fn refuse_calls(&mut self, mut calls: Vec<WaitingCall>, reason: LogRefusal) {
+        let hold_waits = take_hold_waits(&mut calls);
         self.io.metrics.count_log_refusals(reason, calls.len());
         let error = match reason {
             LogRefusal::Full => FULL,
@@ -37,11 +39,12 @@ impl<L: Listener> Service<L> {
                     self.io.response.extend_from_slice(&bytes);
                     responses.persistence = persistence;
                 }
-                WaitingResponse::Retry(waited) => self.mark_retry(call.client, waited),
+                WaitingResponse::Retry(waited, _) => self.mark_retry(call.client, waited),
             }
         }
         let next = self.commits.waiting.first().map(|call| call.client);
         responses.end(self, next);
+        self.await_barrier(hold_waits);
     }
 
     /// Appends the response to a call that waited for the end of its session.
@@ -132,7 +135,7 @@ impl Responses {
                     service.io.response.extend_from_slice(bytes);
                     self.persistence = *persistence;
                 }
-                WaitingResponse::Retry(waited) => {
+                WaitingResponse::Retry(waited, _) => {
                     self.begin(service, call.client);
                     service.mark_retry(call.client, *waited);
                 }

@@ -3,7 +3,7 @@
 use std::mem;
 use std::time::Duration;
 
-use super::barriers::Barriers;
+use super::barriers::{Barriers, WaitingClient};
 use super::commit_delay::CommitDelay;
 use crate::api::{Behind, Responder};
 use crate::http::Persistence;
@@ -34,6 +34,8 @@ pub(super) struct Commits {
     pub(super) applying: Option<Box<CommitRecord>>,
     /// Calls that wait for what other nodes have acknowledged.
     pub(super) barriers: Barriers,
+    /// A call may wait until this process holds its session.
+    pub(super) has_hold_waits: bool,
     /// Delay of the next record.
     pub(super) delay: CommitDelay,
     /// Empty, with memory for the next record.
@@ -82,8 +84,8 @@ pub(super) enum WaitingResponse {
     Ending(u64, Responder),
     /// A response that waits for those before it.
     Ready(Vec<u8>, Persistence),
-    /// The call is made again, after it has waited for this.
-    Retry(Behind),
+    /// The call is made again, after it has waited for this since that time.
+    Retry(Behind, Millis),
 }
 
 /// A record, from its append until all of its commands are applied. It lives in a box, so that it
@@ -133,6 +135,7 @@ impl Default for Commits {
             record: None,
             applying: None,
             barriers: Barriers::default(),
+            has_hold_waits: false,
             heartbeat_at: Millis(0),
             is_heartbeat_late: false,
             heard_at: None,
@@ -298,6 +301,18 @@ impl Commits {
     }
 }
 
+/// Takes the reads out of a list of calls that wait until this process holds their sessions. No
+/// other call of their clients waits.
+pub(super) fn take_hold_waits(calls: &mut Vec<WaitingCall>) -> Vec<WaitingClient> {
+    let is_hold =
+        |call: &mut WaitingCall| matches!(call.response, WaitingResponse::Retry(Behind::Hold, _));
+    let waits = calls.extract_if(.., is_hold).filter_map(|call| match call.response {
+        WaitingResponse::Retry(_, since) => Some(WaitingClient { client: call.client, since }),
+        _ => None,
+    });
+    waits.collect()
+}
+
 impl WaitingCall {
     fn memory(&self) -> usize {
         match &self.response {
@@ -305,7 +320,7 @@ impl WaitingCall {
                 responder.memory()
             }
             WaitingResponse::Ready(bytes, _) => bytes.capacity(),
-            WaitingResponse::Retry(_) => 0,
+            WaitingResponse::Retry(..) => 0,
         }
     }
 }

@@ -45,7 +45,9 @@ impl World {
                 continue;
             };
             let request = self.requests.remove(at);
-            self.record.note(|| format!("    {node}/{place} {:?}: {status} {body}", request.kind));
+            let now = self.now;
+            let kind = request.kind;
+            self.record.note(|| format!("    {now} {node}/{place} {kind:?}: {status} {body}"));
             let body: Value = serde_json::from_str(&body).expect("JSON");
             if !is_dropped {
                 self.nodes[node].idle.push(place);

@@ -7,6 +7,7 @@
 mod answers;
 mod broker;
 mod calls;
+mod cluster;
 mod differential;
 mod ending;
 mod lost_record;
@@ -23,6 +24,7 @@ mod redis;
 mod request;
 #[path = "../sim/seeds.rs"]
 mod seeds;
+mod slow_log;
 #[path = "../net_sim/socket.rs"]
 mod socket;
 mod state;

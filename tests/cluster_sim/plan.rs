@@ -80,7 +80,8 @@ pub(crate) struct Plan {
     pub(crate) pauses: Vec<u64>,
 }
 
-fn options<const N: usize>(arguments: [String; N]) -> Box<Options> {
+/// Parses arguments of the server.
+pub(crate) fn options<const N: usize>(arguments: [String; N]) -> Box<Options> {
     match parse(arguments.map(OsString::from), |_| None) {
         Ok(Command::Run(options)) => options,
         _ => panic!("options of the simulation are options"),

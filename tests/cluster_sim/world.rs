@@ -194,14 +194,17 @@ impl World {
         if count == usize::MAX && self.random.once_in(2) {
             self.record.tally.count("redis emptied");
             if self.random.once_in(2) {
+                self.record.note(|| "    all, with the next record".to_owned());
                 broker.next_loss = Some(Loss::All);
                 self.vouching_until += HEARTBEAT_MS;
             } else {
+                self.record.note(|| "    all".to_owned());
                 broker.redis.execute(&vec![b"FLUSHALL".to_vec()]);
             }
             return;
         }
         self.record.tally.count("another redis");
+        self.record.note(|| format!("    another Redis, without {count} records"));
         broker.redis.lose_last(count);
         broker.fail_over();
     }

@@ -1,0 +1,105 @@
+//! Reads while the log responds late, or not at all.
+
+use serde_json::Value;
+
+use crate::cluster::{Asked, Cluster};
+
+/// Time in which the nodes join.
+const JOIN_MS: u64 = 12_000;
+
+/// Nodes that are far away from Redis, and a session that the first one holds.
+struct Scene {
+    cluster: Cluster,
+    credentials: [(&'static str, String); 2],
+}
+
+impl Scene {
+    fn new(delays_ms: &[u64]) -> Self {
+        let mut cluster = Cluster::start(2, delays_ms, None);
+        cluster.pass(JOIN_MS);
+        let asked = cluster.ask(0, "/introduce", &[("channel", "c"), ("message", "Josh")]);
+        let (status, body) = cluster.await_response(asked, 3_000);
+        assert_eq!(status, 200, "{body}");
+        let auth = body["auth"].as_str().expect("a secret").to_owned();
+        let credentials = [("connection", body["connection"].to_string()), ("auth", auth)];
+        Self { cluster, credentials }
+    }
+
+    /// Sends a read of the session from an id on.
+    fn read(&mut self, node: usize, from_id: u64, more: &[(&str, &str)]) -> Asked {
+        let from_id = from_id.to_string();
+        let mut params = vec![("channel", "c"), ("from_id", &from_id)];
+        params.extend(self.credentials.iter().map(|(key, value)| (*key, value.as_str())));
+        params.extend(more);
+        self.cluster.ask(node, "/read", &params)
+    }
+
+    /// Writes at the first node, and returns the id.
+    fn write(&mut self) -> u64 {
+        let asked = self.cluster.ask(0, "/write", &[("channel", "c"), ("message", "howdy")]);
+        let (status, body) = self.cluster.await_response(asked, 3_000);
+        assert_eq!(status, 200, "{body}");
+        body["id"].as_u64().expect("an id")
+    }
+}
+
+fn ids(body: &Value) -> Vec<u64> {
+    let messages = body["messages"].as_array().expect("messages");
+    messages.iter().filter_map(|message| message["id"].as_u64()).collect()
+}
+
+/// The log takes no hold of the session, and the read is made all the same.
+#[test]
+fn a_node_that_cannot_follow_the_log_says_of_no_id_that_it_was_not_given() {
+    let mut scene = Scene::new(&[20]);
+    let follower = scene.cluster.nodes[1].link + 1;
+    // Each connection is too short for a page of the log.
+    let pass_cut = |scene: &mut Scene, ms: u64| {
+        for _ in 0..ms / 10 {
+            scene.cluster.broker.borrow_mut().cut(follower);
+            scene.cluster.pass(10);
+        }
+    };
+    let write = scene.cluster.ask(0, "/write", &[("channel", "c"), ("message", "howdy")]);
+    pass_cut(&mut scene, 200);
+    let (_, body) = scene.cluster.take(write).expect("it is acknowledged");
+    let asked = scene.read(1, body["id"].as_u64().expect("an id") + 1, &[]);
+    pass_cut(&mut scene, 7_000);
+    assert!(scene.cluster.take(asked).is_none());
+    scene.cluster.pass(5_000);
+    let next = scene.write();
+    let (status, body) = scene.cluster.await_response(asked, 3_000);
+    assert_eq!((status, ids(&body)), (200, vec![next]), "{body}");
+    assert!(body.get("reset").is_none(), "{body}");
+}
+
+#[test]
+fn a_read_does_not_wait_for_a_hold_while_redis_does_not_respond() {
+    let mut scene = Scene::new(&[0]);
+    let asked = scene.read(1, 1, &[("timeout", "0")]);
+    let now = scene.cluster.now;
+    scene.cluster.broker.borrow_mut().paused_until = now + 60_000;
+    // A second for the hold, and one for a barrier.
+    let (status, body) = scene.cluster.await_response(asked, 2_500);
+    assert_eq!((status, ids(&body)), (200, vec![1]), "{body}");
+}
+
+/// As many barriers are under way as may be, so that the last read has to wait for its own.
+#[test]
+fn a_read_waits_for_its_barrier_for_as_long_as_redis_responds() {
+    for phase in 0..20 {
+        let mut scene = Scene::new(&[300]);
+        scene.cluster.pass(31 * phase);
+        let mut asked = Vec::new();
+        for wait_ms in [1, 1, 1, 100, 0] {
+            asked.push(scene.read(0, 1, &[("timeout", "0")]));
+            scene.cluster.pass(wait_ms);
+        }
+        for asked in asked {
+            let (status, body) = scene.cluster.await_response(asked, 3_000);
+            assert_eq!((status, ids(&body)), (200, vec![1]), "{body}");
+            let node = &scene.cluster.nodes[0];
+            assert!(!node.service().hub().0.is_behind(), "phase {phase}: answered without one");
+        }
+    }
+}
