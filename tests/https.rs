@@ -174,7 +174,7 @@ fn an_older_version_gets_an_alert() {
 
 /// More bytes than the server reads at once, which a client may have sent before it learns that it
 /// has failed.
-const FURTHER: [u8; 300_000] = [b'x'; 300_000];
+static FURTHER: [u8; 300_000] = [b'x'; 300_000];
 
 /// Reads to the end, which must be no reset.
 fn all_of(mut stream: TcpStream) -> Vec<u8> {

@@ -1,8 +1,8 @@
 //! Keys of elliptic curves whose number is not written as RFC 5915, section 3, says.
 //!
 //! It has to have as many bytes as the curve: 32 for P-256. Some libraries write it as an integer.
-//! GnuTLS puts a zero in front of a number whose highest bit is set, as of half of all keys; others
-//! leave out leading zeros. ring refuses both.
+//! That of `uacme` puts a zero in front of a number whose highest bit is set, as of half of all
+//! keys; others leave out leading zeros. ring refuses both.
 
 use rustls::pki_types::{PrivateKeyDer, PrivateSec1KeyDer};
 

@@ -5,6 +5,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { appendFileSync } from "node:fs";
 import http from "node:http";
+import https from "node:https";
 import net from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -34,15 +35,19 @@ export async function until(condition, description = condition) {
   throw new Error(`never came true: ${description}`);
 }
 
-/** Starts the server on these ports of a loopback address. Port 0 is any free port. */
-export async function startServer({ host = "127.0.0.1", ports = [0], options = [] } = {}) {
+/**
+ * Starts the server on these ports of a loopback address. Port 0 is any free port. With `tls`, the
+ * options for a certificate, all of them speak TLS.
+ */
+export async function startServer({ host = "127.0.0.1", ports = [0], options = [], tls } = {}) {
   const program = process.env.SPEAK_BIN;
   if (!program) throw new Error("SPEAK_BIN is not set: set it to the server to test");
-  const listen = ports.flatMap((port) => ["--listen", `${host}:${port}`]);
+  const scheme = tls ? "tls:" : "";
+  const listen = ports.flatMap((port) => ["--listen", `${scheme}${host}:${port}`]);
   // If all logs are searched for secrets (tests/secrets.py), the server logs every request.
   const logs = process.env.SPEAK_TEST_LOGS;
   const env = logs ? { ...process.env, SPEAK_LOG: "debug" } : process.env;
-  const child = spawn(program, [...listen, ...options], {
+  const child = spawn(program, [...listen, ...(tls ?? []), ...options], {
     stdio: ["ignore", "ignore", "pipe"],
     env,
   });
@@ -56,7 +61,7 @@ export async function startServer({ host = "127.0.0.1", ports = [0], options = [
   child.unref();
   const endpoints = [];
   for await (const line of createInterface({ input: child.stderr })) {
-    const address = line.match(/listening on (http:\S+)/)?.[1];
+    const address = line.match(/listening on (https?:\S+)/)?.[1];
     if (address && endpoints.push(`${address}/`) === ports.length) break;
   }
   if (endpoints.length < ports.length) throw new Error("the server did not start");
@@ -169,9 +174,11 @@ export async function startSilentListener() {
 
 /**
  * Starts a web site of another origin. Its pages have no inline script, and a policy that allows no
- * more than the client needs.
+ * more than the client needs. With a certificate, it speaks https.
+ *
+ * @param {{ cert: string, key: string }} [certificate]
  */
-export async function startSite() {
+export async function startSite(certificate) {
   const pages = {
     "/page.js": `
       window.joinRoom = (room, options) => {
@@ -187,7 +194,8 @@ export async function startSite() {
       const early = new URLSearchParams(location.search).get("early");
       if (early) window.joinRoom(...JSON.parse(early));`,
   };
-  const site = http.createServer((request, response) => {
+  const site = certificate ? https.createServer(certificate) : http.createServer();
+  site.on("request", (request, response) => {
     const { pathname, searchParams } = new URL(request.url, "http://site");
     const script = pages[pathname];
     if (script) return response.setHeader("Content-Type", "text/javascript").end(script);
@@ -219,7 +227,7 @@ export async function startSite() {
   site.listen(0, "127.0.0.1");
   await once(site, "listening");
   return {
-    address: `http://127.0.0.1:${site.address().port}/`,
+    address: `${certificate ? "https" : "http"}://127.0.0.1:${site.address().port}/`,
     stop() {
       site.closeAllConnections();
       site.close();

@@ -4,10 +4,10 @@ import { launchBrowser } from "../chromium/environment.mjs";
 import { expressionOf } from "./evaluating.mjs";
 
 /** @type {import("./engines.mjs").Launch} */
-export async function launch() {
+export async function launch({ acceptsAnyCertificate = false } = {}) {
   // Playwright switches the back-forward cache off, which people have.
   const browser = await launchBrowser([], ["--disable-back-forward-cache"]);
-  const context = await browser.newContext();
+  const context = await browser.newContext({ ignoreHTTPSErrors: acceptsAnyCertificate });
   const session = await browser.newBrowserCDPSession();
   const { processInfo } = await session.send("SystemInfo.getProcessInfo");
   const pid = processInfo.find(({ type }) => type === "browser").id;

@@ -25,7 +25,7 @@ import * as webkit from "./webkit.mjs";
  * @property {() => Promise<unknown>} close
  */
 
-/** @typedef {() => Promise<Browser>} Launch */
+/** @typedef {(options?: { acceptsAnyCertificate?: boolean }) => Promise<Browser>} Launch */
 
 /**
  * `keepsPages`: whether the back-forward cache keeps pages that read. Firefox keeps none that has

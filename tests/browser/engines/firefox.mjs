@@ -34,7 +34,7 @@ async function connect(address) {
 }
 
 /** @type {import("./engines.mjs").Launch} */
-export async function launch() {
+export async function launch({ acceptsAnyCertificate = false } = {}) {
   const program = await startProgram(FIREFOX, (folder) => [
     ...["--headless", "--no-remote", "--profile", folder],
     ...["--remote-debugging-port", "0"],
@@ -46,7 +46,8 @@ export async function launch() {
   if (!address) throw new Error(`${FIREFOX} did not start`);
   program.child.stderr.resume();
   const command = await connect(`${address}/session`);
-  await command("session.new", { capabilities: {} });
+  const alwaysMatch = { acceptInsecureCerts: acceptsAnyCertificate };
+  await command("session.new", { capabilities: { alwaysMatch } });
 
   async function openPage() {
     // Pages in windows of their own are all visible.

@@ -21,7 +21,7 @@ async function startDisplay() {
 }
 
 /** @type {import("./engines.mjs").Launch} */
-export async function launch() {
+export async function launch({ acceptsAnyCertificate = false } = {}) {
   const display = await startDisplay();
   const port = await closedPort();
   const program = await startProgram(
@@ -41,7 +41,8 @@ export async function launch() {
     () => fetch(`http://127.0.0.1:${port}/status`).catch(() => {}),
     `${DRIVER} has started`,
   );
-  const { sessionId } = await request("POST", "", { capabilities: { alwaysMatch: {} } });
+  const alwaysMatch = { acceptInsecureCerts: acceptsAnyCertificate };
+  const { sessionId } = await request("POST", "", { capabilities: { alwaysMatch } });
   const session = `/${sessionId}`;
 
   // A session has one window to which its commands go. So they go one by one.
