@@ -33,10 +33,11 @@ impl Context<'_> {
     }
 
     /// Returns the error of a call. It is another one if the call would wait for the end of its
-    /// session although it has waited, and the log has not responded.
+    /// session although it has waited, and the log has not responded, or does so too slowly.
     #[cold]
     pub(super) fn end_waiting(&self, error: Error) -> Error {
-        let in_vain = || self.waited == Some(Behind::End) || self.hub.is_behind();
+        let hub = &self.hub;
+        let in_vain = || self.waited == Some(Behind::End) || hub.is_behind() || !hub.is_log_good();
         match error {
             Error::ConnectionEnding(_) if self.waited.is_some() && in_vain() => {
                 hub::Error::LogBehind.into()

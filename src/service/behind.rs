@@ -3,7 +3,7 @@
 use std::mem;
 
 use super::barriers::{PendingBarrier, WaitingClient};
-use super::commits::{WaitingCall, WaitingResponse, take_hold_waits};
+use super::commits::{WaitingCall, WaitingResponse, take_reads};
 use super::listener::Listener;
 use super::service::Service;
 use crate::api::Behind;
@@ -26,7 +26,7 @@ impl<L: Listener> Service<L> {
                 let (calls, command) = commits.last_proposals(hub.proposed(), since);
                 let response = WaitingResponse::Retry(behind, since);
                 calls.push(WaitingCall { client, command, response });
-                commits.has_hold_waits |= behind == Behind::Hold;
+                commits.has_reads = true;
             }
         }
     }
@@ -70,20 +70,21 @@ impl<L: Listener> Service<L> {
         }
     }
 
-    /// Makes the reads wait for a barrier that wait until this process holds their sessions. The
-    /// log does not respond as usual: a hold may take long, and a read may not.
-    pub(super) fn end_hold_waits(&mut self) {
+    /// Makes the reads wait for a barrier that wait until this process holds their sessions, or for
+    /// the end of those. The log does not respond as usual: a record may take long, and a read may
+    /// not.
+    pub(super) fn end_read_waits(&mut self) {
         let commits = &mut self.commits;
-        if !mem::take(&mut commits.has_hold_waits) {
+        if !mem::take(&mut commits.has_reads) {
             return;
         }
         let record = commits.record.as_mut().map(|record| &mut record.waiting);
         let lists = record.into_iter().chain([&mut commits.waiting]);
-        let clients = lists.flat_map(take_hold_waits).collect();
-        self.await_barrier(clients);
+        let reads = lists.flat_map(|calls| take_reads(calls, |_| true)).collect();
+        self.await_barrier(reads);
     }
 
-    /// Makes the calls of clients wait for a barrier that have waited for a hold.
+    /// Makes reads wait for a barrier that have waited for a record.
     pub(super) fn await_barrier(&mut self, clients: Vec<WaitingClient>) {
         if !clients.is_empty() {
             self.commits.barriers.add_earlier(clients);

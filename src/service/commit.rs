@@ -362,7 +362,7 @@ impl<L: Listener> Service<L> {
         let now = self.io.now.mono;
         let health = self.update_health();
         if health != LogHealth::Good {
-            self.end_hold_waits();
+            self.end_read_waits();
         }
         let is_late = |since: Option<Millis>| since.is_some_and(|at| at.after(LATE_MS) <= now);
         if let Some(record) = &mut self.commits.record

@@ -1,7 +1,7 @@
 //! Responses to calls that wait for the log: those of a client in their order, sent together.
 
 use super::client::{AfterResponse, State};
-use super::commits::{WaitingCall, WaitingResponse, take_hold_waits};
+use super::commits::{WaitingCall, WaitingResponse, take_reads};
 use super::http::Pause;
 use super::listener::Listener;
 use super::service::Service;
@@ -17,7 +17,7 @@ impl<L: Listener> Service<L> {
     /// Answers calls that the log did not take, with an error. Reads that wait until this process
     /// holds their sessions wait for a barrier instead.
     pub(super) fn refuse_calls(&mut self, mut calls: Vec<WaitingCall>, reason: LogRefusal) {
-        let hold_waits = take_hold_waits(&mut calls);
+        let holds = take_reads(&mut calls, |behind| behind == Behind::Hold);
         self.io.metrics.count_log_refusals(reason, calls.len());
         let error = match reason {
             LogRefusal::Full => FULL,
@@ -44,7 +44,7 @@ impl<L: Listener> Service<L> {
         }
         let next = self.commits.waiting.first().map(|call| call.client);
         responses.end(self, next);
-        self.await_barrier(hold_waits);
+        self.await_barrier(holds);
     }
 
     /// Appends the response to a call that waited for the end of its session.

@@ -34,8 +34,8 @@ pub(super) struct Commits {
     pub(super) applying: Option<Box<CommitRecord>>,
     /// Calls that wait for what other nodes have acknowledged.
     pub(super) barriers: Barriers,
-    /// A call may wait until this process holds its session.
-    pub(super) has_hold_waits: bool,
+    /// A read may wait for a record, in which this process holds its session, or ends it.
+    pub(super) has_reads: bool,
     /// Delay of the next record.
     pub(super) delay: CommitDelay,
     /// Empty, with memory for the next record.
@@ -135,7 +135,7 @@ impl Default for Commits {
             record: None,
             applying: None,
             barriers: Barriers::default(),
-            has_hold_waits: false,
+            has_reads: false,
             heartbeat_at: Millis(0),
             is_heartbeat_late: false,
             heard_at: None,
@@ -301,16 +301,20 @@ impl Commits {
     }
 }
 
-/// Takes the reads out of a list of calls that wait until this process holds their sessions. No
-/// other call of their clients waits.
-pub(super) fn take_hold_waits(calls: &mut Vec<WaitingCall>) -> Vec<WaitingClient> {
-    let is_hold =
-        |call: &mut WaitingCall| matches!(call.response, WaitingResponse::Retry(Behind::Hold, _));
-    let waits = calls.extract_if(.., is_hold).filter_map(|call| match call.response {
+/// Takes the reads out of a list of calls that wait for this. No other call of their clients waits.
+pub(super) fn take_reads(
+    calls: &mut Vec<WaitingCall>,
+    is_awaited: impl Fn(Behind) -> bool,
+) -> Vec<WaitingClient> {
+    let waits = |call: &mut WaitingCall| match call.response {
+        WaitingResponse::Retry(behind, _) => is_awaited(behind),
+        _ => false,
+    };
+    let reads = calls.extract_if(.., waits).filter_map(|call| match call.response {
         WaitingResponse::Retry(_, since) => Some(WaitingClient { client: call.client, since }),
         _ => None,
     });
-    waits.collect()
+    reads.collect()
 }
 
 impl WaitingCall {

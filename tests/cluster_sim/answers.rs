@@ -1,12 +1,14 @@
 //! Responses, and what they promise.
 
 use serde_json::Value;
+use speak::hub::Pair;
 use support::incoming::Cutter;
 use support::message::{Kind as MessageKind, slices};
 use support::reader::{Since, Terms};
 use support::session::Verdict;
 
 use crate::broker::UNIX_MS;
+use crate::calls::ROOM;
 use crate::person::Person;
 use crate::request::{Kind, Request};
 use crate::world::World;
@@ -67,7 +69,8 @@ impl World {
         if status != 200 {
             return self.take_error(&request, status, body);
         }
-        self.tally(&format!("{:?}", request.kind));
+        let kind = format!("{:?}", request.kind);
+        self.tally(kind.split('(').next().unwrap_or_default());
         // A node without its log answers from what it has.
         let is_stale = self.nodes[request.node].cut_off_at >= request.sent_at;
         assert!(
@@ -129,6 +132,24 @@ impl World {
                 }
                 self.hear(person, &request);
             }
+            Kind::Remove(of) => {
+                let (channel, id, next_id) = place(self);
+                self.answered[channel] = next_id;
+                let kind = MessageKind::Removal(of);
+                self.ledger.answered((channel, id), kind, None, "").unwrap();
+            }
+            Kind::Kick(..) => assert_eq!(body["ok"], true),
+            Kind::Create(kind) => {
+                let names = body.as_object().expect("names");
+                let secret = names.values().filter_map(Value::as_str).find(|it| {
+                    let code = it.get(2..).and_then(|code| code.as_bytes().try_into().ok());
+                    code.is_some_and(|code| {
+                        let pair = Pair::new(kind, code);
+                        pair.secret == **it && names.values().any(|name| *name == *pair.given)
+                    })
+                });
+                assert!(secret.is_some() && names.len() == 2, "{kind:?}: {body}");
+            }
             Kind::Read | Kind::Poll => self.take_reply(request, body),
             Kind::Members => self.take_members(&request, body),
         }
@@ -158,7 +179,10 @@ impl World {
         let error = body["error"].as_str().expect("an error");
         self.tally(&format!("error {status} {error}"));
         match error {
-            "over_capacity" => {
+            "over_capacity" | "removed" => {
+                let is_of_room = request.channels.first().is_none_or(|channel| *channel == ROOM);
+                let may_be_away = self.may_be_away && is_of_room && request.adds();
+                assert!(error != "removed" || may_be_away, "{:?} was {error}", request.kind);
                 if let Some(text) = request.text {
                     self.ledger.forbid(text, "its request was refused").unwrap();
                 }

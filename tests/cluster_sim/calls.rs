@@ -1,5 +1,6 @@
 //! Calls of the clients.
 
+use speak::hub::{Pair, PairKind};
 use support::http::{get, target};
 use support::reader::{Since, Subscription};
 use support::text::Text;
@@ -15,8 +16,32 @@ const PEOPLE_MAX: usize = 12;
 /// Time after which a record is applied at each node that is not in trouble.
 const LAG_MS: u64 = 2_000;
 
+/// Index of the channel that is a room, and of the one that is a feed.
+pub(crate) const ROOM: usize = 0;
+const FEED: usize = 1;
+
+/// Returns the names of a channel that is one of a pair.
+fn pair(channel: usize) -> Option<Pair> {
+    let kind = match channel {
+        ROOM => PairKind::Room,
+        FEED => PairKind::Feed,
+        _ => return None,
+    };
+    Some(Pair::new(kind, *b"ABCDEFGHIJKLMNOPQRSTUV"))
+}
+
+/// Returns the name under which a channel is read.
 pub(crate) fn name(channel: usize) -> String {
-    format!("c{channel}")
+    pair(channel).map_or_else(|| format!("c{channel}"), |pair| pair.given)
+}
+
+/// Returns the name under which a channel is changed.
+fn name_to_change(channel: usize, kind: Kind) -> String {
+    let is_secret = channel == FEED || matches!(kind, Kind::Remove(_) | Kind::Kick(..));
+    match pair(channel).filter(|_| is_secret) {
+        Some(pair) => pair.secret,
+        None => name(channel),
+    }
 }
 
 impl World {
@@ -67,6 +92,34 @@ impl World {
                     let text = self.random.once_in(2).then_some(channel as u32);
                     self.request(Kind::Leave, Some(person), vec![channel], text);
                 }
+            }
+            Step::Remove => {
+                let channel = if self.plan.channels > FEED { channel.min(FEED) } else { ROOM };
+                let id = self.random.below(self.answered[channel]);
+                if id > 0 {
+                    self.ledger.may_remove(channel, id);
+                    self.request(Kind::Remove(id), None, vec![channel], None);
+                }
+            }
+            Step::Kick => {
+                if let Some(person) = self.caller()
+                    && !self.is_joining_or_leaving(person)
+                {
+                    // It may be there or not, and come back at once.
+                    self.unsettle_members(person, ROOM);
+                    let its = &mut self.people[person];
+                    its.channels.remove(&ROOM);
+                    its.unsure.insert(ROOM);
+                    let number = its.number;
+                    self.ledger.may_kick(ROOM, number);
+                    let seconds = self.random.pick(&[0, 0, 0, 1]);
+                    self.may_be_away |= seconds > 0;
+                    self.request(Kind::Kick(number, seconds), None, vec![ROOM], None);
+                }
+            }
+            Step::Create => {
+                let kind = self.random.pick(&[PairKind::Inbox, PairKind::Feed, PairKind::Room]);
+                self.request(Kind::Create(kind), None, vec![], None);
             }
             Step::Read | Step::Poll => {
                 let kind = if step == Step::Read { Kind::Read } else { Kind::Poll };
@@ -231,12 +284,19 @@ impl World {
             Kind::Write => "/write",
             Kind::Introduce | Kind::IntroduceAs => "/introduce",
             Kind::Goodbye | Kind::Leave => "/goodbye",
+            Kind::Remove(_) => "/remove",
+            Kind::Kick(..) => "/kick",
+            Kind::Create(_) => "/create",
             Kind::Read | Kind::Poll => "/read",
             Kind::Members => "/members",
         };
         let mut params: Vec<(&str, String)> = Vec::new();
         for (place, channel) in request.channels.iter().enumerate() {
-            params.push(("channel", name(*channel)));
+            let name = match request.kind {
+                Kind::Read | Kind::Poll | Kind::Members => name(*channel),
+                kind => name_to_change(*channel, kind),
+            };
+            params.push(("channel", name));
             if let Some(subscription) = request.subscriptions.get(place) {
                 params.push(("from_id", subscription.id().unwrap_or(0).to_string()));
             }
@@ -248,6 +308,17 @@ impl World {
             let its = &self.people[person];
             params.push(("connection", its.number.to_string()));
             params.push(("auth", its.auth.clone()));
+        }
+        match request.kind {
+            Kind::Remove(id) => params.push(("id", id.to_string())),
+            Kind::Kick(number, seconds) => {
+                params.push(("connection", number.to_string()));
+                params.push(("seconds", seconds.to_string()));
+            }
+            Kind::Create(kind) => {
+                params.push(("kind", format!("{kind:?}").to_lowercase()));
+            }
+            _ => {}
         }
         if request.kind == Kind::Read {
             params.push(("timeout", "0".to_owned()));

@@ -35,14 +35,17 @@ use seeds::Simulation;
 use support::random::Random;
 use world::World;
 
-const RULES: [&str; 12] = [
+const RULES: [&str; 15] = [
+    "Create",
     "Goodbye",
     "Introduce",
     "IntroduceAs",
+    "Kick",
     "Leave",
     "Members",
     "Poll",
     "Read",
+    "Remove",
     "Write",
     "connection cut",
     "node killed",

@@ -17,6 +17,12 @@ pub(crate) enum Step {
     IntroduceAs,
     Goodbye,
     Leave,
+    /// The owner of the room removes a message.
+    Remove,
+    /// The owner of the room sends a session away.
+    Kick,
+    /// Asks for the names of a new pair.
+    Create,
     Read,
     ReadAs,
     Poll,
@@ -39,12 +45,15 @@ pub(crate) enum Step {
 
 const ALWAYS: [(Step, u64); 3] = [(Step::Write, 10), (Step::Read, 10), (Step::Tick, 60)];
 
-const SOMETIMES: [(Step, u64); 16] = [
+const SOMETIMES: [(Step, u64); 19] = [
     (Step::WriteAs, 15),
     (Step::Introduce, 8),
     (Step::IntroduceAs, 5),
     (Step::Goodbye, 2),
     (Step::Leave, 2),
+    (Step::Remove, 4),
+    (Step::Kick, 2),
+    (Step::Create, 1),
     (Step::ReadAs, 15),
     (Step::Poll, 10),
     (Step::PollAs, 15),

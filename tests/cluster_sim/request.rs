@@ -1,5 +1,6 @@
 //! Requests that wait for their responses.
 
+use speak::hub::PairKind;
 use support::reader::Subscription;
 use support::text::Text;
 
@@ -11,6 +12,12 @@ pub(crate) enum Kind {
     IntroduceAs,
     Goodbye,
     Leave,
+    /// Of the message with this id.
+    Remove(u64),
+    /// Of the session with this number. For so many seconds, no client may add to the room: all
+    /// have one address.
+    Kick(u64, u32),
+    Create(PairKind),
     Read,
     Poll,
     Members,
@@ -42,7 +49,13 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// Says whether it may add to a room, under the name that is not its owner's.
+    pub(crate) fn adds(&self) -> bool {
+        let kinds = [Kind::Write, Kind::Introduce, Kind::IntroduceAs, Kind::Goodbye, Kind::Leave];
+        kinds.contains(&self.kind)
+    }
+
     pub(crate) fn changes(&self) -> bool {
-        !matches!(self.kind, Kind::Read | Kind::Poll | Kind::Members)
+        !matches!(self.kind, Kind::Read | Kind::Poll | Kind::Members | Kind::Create(_))
     }
 }

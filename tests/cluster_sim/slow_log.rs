@@ -84,6 +84,20 @@ fn a_read_does_not_wait_for_a_hold_while_redis_does_not_respond() {
     assert_eq!((status, ids(&body)), (200, vec![1]), "{body}");
 }
 
+#[test]
+fn a_read_does_not_wait_for_the_end_of_its_session_while_redis_does_not_respond() {
+    let mut scene = Scene::new(&[0]);
+    let now = scene.cluster.now;
+    scene.cluster.broker.borrow_mut().paused_until = now + 60_000;
+    let credentials = scene.credentials.clone();
+    let params: Vec<_> = credentials.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    scene.cluster.ask(0, "/goodbye", &params);
+    scene.cluster.pass(1);
+    let asked = scene.read(0, 2, &[]);
+    let (status, body) = scene.cluster.await_response(asked, 2_500);
+    assert_eq!((status, body["error"].as_str()), (503, Some("over_capacity")), "{body}");
+}
+
 /// As many barriers are under way as may be, so that the last read has to wait for its own.
 #[test]
 fn a_read_waits_for_its_barrier_for_as_long_as_redis_responds() {

@@ -33,6 +33,8 @@ pub(crate) struct World {
     pub(crate) observed: Vec<u64>,
     /// Until then, the nodes may wait for each other to vouch.
     pub(crate) vouching_until: u64,
+    /// The address of all clients may have been sent away from the room.
+    pub(crate) may_be_away: bool,
 }
 
 impl World {
@@ -65,6 +67,7 @@ impl World {
             answered: vec![1; channels],
             observed: vec![1; channels],
             vouching_until: 0,
+            may_be_away: false,
         };
         (0..world.plan.nodes).for_each(|_| world.start_node());
         world
