@@ -78,6 +78,9 @@ pub struct ClusterLog {
     pub(super) read_id: StreamId,
     /// What was read may be more than the log has, since that was another one before.
     pub(super) may_lack_records: bool,
+    /// What this node has last told of its attempts to make the log whole. It tries again and again
+    /// if Redis takes nothing.
+    pub(super) reported_decision: Option<&'static str>,
     pub(super) last_mono_ms: u64,
     /// Monotonic time of this process minus the time of Redis.
     pub(super) mono_ahead_ms: i64,
@@ -173,6 +176,7 @@ impl ClusterLog {
             taken: LogEnd::default(),
             read_id: StreamId::default(),
             may_lack_records: false,
+            reported_decision: None,
             last_mono_ms: 0,
             mono_ahead_ms: 0,
             page_size: PageSize::default(),

@@ -125,6 +125,7 @@ impl ClusterLog {
             return;
         }
         log::warn!("cluster: the log goes on");
+        self.reported_decision = None;
         self.may_lack_records = true;
         // What was the newest one before may be lost.
         (self.newest, self.newest_id) = Default::default();
@@ -144,7 +145,9 @@ impl ClusterLog {
             }
             (false, false) => (Level::Warn, "Redis has all records"),
         };
-        log::log!(level, "cluster: {what}");
+        if self.reported_decision.replace(what) != Some(what) {
+            log::log!(level, "cluster: {what}");
+        }
         let (key, stream) = (self.keys.vouches(&self.commands_run_id), self.keys.stream().to_vec());
         let last_id = self.tail.last().unwrap_or_default().id;
         let end_id = view.end.unwrap_or_default().id;

@@ -267,6 +267,8 @@ fn describe(failure: Failure, error: Option<rustls::Error>) -> &'static str {
             Bad::UnknownIssuer | Bad::BadSignature => {
                 "its certificate is not of an authority in --cluster-ca"
             }
+            // webpki tells apart more than rustls: most of all, `CA:TRUE`.
+            Bad::Other(_) => "its certificate is not valid, or is that of an authority itself",
             _ => "its certificate is not valid",
         },
         Some(

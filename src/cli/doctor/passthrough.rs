@@ -47,7 +47,7 @@ fn header_problem(head: &Head, origin: &str) -> Option<CheckResult> {
         [] => {
             let text = format!(
                 "Access-Control-Allow-Origin is missing, or {origin} is not in --allow-origin: \
-                 its pages cannot read responses"
+                 its pages cannot read responses; `--origin` checks for another page"
             );
             return Some(CheckResult::fail(text, Fix::MissingHeader));
         }
