@@ -8,7 +8,8 @@
 //! 2. Add its function, below the table: parse the parameters, call the hub, append JSON.
 //! 3. Add the method of the hub that the function calls.
 //!
-//! `docs/api.md`, `docs/openapi.yaml` and the simulations need the call too.
+//! `preconditions.rs`, two unit tests, the documentation and the simulations need the call too:
+//! `CONTRIBUTING.md`.
 
 use super::behind::Behind;
 use super::client_addr::RequestSource;

@@ -144,7 +144,7 @@ fn help() -> String {
     let mut text = format!(
         "{NAME_AND_VERSION}: {ABOUT}\n\n\
          Usage: speak [OPTIONS]\n       \
-         speak write|read|doctor ...   talk to a server; see speak read --help\n       \
+         speak write|read|create|remove|kick|doctor ...   see speak read --help\n       \
          speak journal DIR   print what a journal holds\n\n\
          {VALUES}\n"
     );

@@ -29,6 +29,8 @@ export const isReady = (chat) => chat.epoch && !chat.failures && !is(chat, "left
  */
 export function joinTabs(chat, signal) {
   const lead = () => {
+    // Chromium grants a lock that was given up in the same turn.
+    if (signal.aborted) return;
     chat.isLeader = true;
     notify(chat);
     return new Promise((resolve) => (signal.onabort = resolve));

@@ -58,5 +58,6 @@ export function selectMember(view, connection) {
 export function autoGrow({ $ }) {
   const { style } = $("text");
   style.height = "auto";
-  style.height = `${$("text").scrollHeight + 2}px`;
+  const height = $("text").scrollHeight; // 0 while the element is not shown
+  if (height) style.height = `${height + 2}px`;
 }

@@ -146,6 +146,18 @@ for (const transport of TRANSPORTS) {
   });
 }
 
+test("a room that is joined, left and joined in one turn is joined", async () => {
+  const profile = await environment.openProfile();
+  const ada = await profile.openTab(server.endpoints, "other", { name: "Ada" });
+  await ada.run((server) => {
+    const join = () => window.Speak.join("turn", { server, name: "Ada" });
+    join().leave();
+    window.second = join();
+  }, server.endpoints[0]);
+  await until(() => ada.run(() => window.second.state.state === "connected"), "it is connected");
+  await profile.close();
+});
+
 test("a window that a page opens has a member of its own, if tabs do not share", async () => {
   const small = await startServer();
   const profile = await environment.openProfile();

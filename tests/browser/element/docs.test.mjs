@@ -47,6 +47,10 @@ const CHECKS = [
     await chat.getByRole("button", { name: "Greet" }).click();
     await bubble(chat, "Good morning!").waitFor();
   },
+  async function aBookmarkHasTheSecret(chat) {
+    await connected(chat);
+    assert.equal(await chat.locator("speak-chat").evaluate((club) => club.owner), null);
+  },
   async function aPageCountsAndFilters(chat) {
     await own(chat);
     for (const text of ["Cheap watches!", "hello"]) await write("salon", text);

@@ -273,6 +273,18 @@ test("variables, parts, slots and color-scheme style it", async () => {
   assert.equal(await page.getByRole("heading", { name: "styled" }).isVisible(), false);
 });
 
+test("an element that a page shows later has its usual field, and hidden members leave no gap", async () => {
+  const style = "speak-chat::part(people) { display: none; }";
+  const page = await openRoom("popup", { attributes: 'name="Josh" hidden', style });
+  const element = page.locator("speak-chat");
+  await until(() => element.evaluate((chat) => chat.chat?.state.state === "connected"), "it joins");
+  await element.evaluate((chat) => (chat.hidden = false));
+  const box = (locator) => locator.boundingBox();
+  assert.ok((await box(page.locator("textarea"))).height > 30);
+  const [frame, log] = [await box(element), await box(page.locator("#main"))];
+  assert.ok(frame.x + frame.width - log.x - log.width < 30, "the log goes to the end");
+});
+
 test("a policy with a nonce and no addresses of scripts is enough", async () => {
   const policy = "default-src 'none'; img-src data:; script-src 'nonce-abc'; connect-src * ws:";
   const body = line("nonce", 'name="Josh"').replace("<script", '<script nonce="abc"');
