@@ -201,14 +201,26 @@ impl<'h> ChannelSlice<'h> {
     pub(super) fn truncate(&mut self, budget: &mut usize, has_message: &mut bool) -> bool {
         let Some(channel) = self.channel else { return false };
         if self.has_blanks() {
-            // Copies: a pointer to the caller's values would keep these in memory for all slices.
-            let (mut left, mut has_one) = (*budget, *has_message);
-            let length = |json: &[u8]| channel.in_read_from_0(json).len();
-            let is_cut = self.truncate_by(&mut left, &mut has_one, length);
+            // By value: with a pointer to them, these would be in memory for all slices.
+            let (is_cut, left, has_one) = self.truncate_blanks(channel, *budget, *has_message);
             (*budget, *has_message) = (left, has_one);
             return is_cut;
         }
         self.truncate_by(budget, has_message, <[u8]>::len)
+    }
+
+    /// Does that for a slice with blanks. Returns the new values too.
+    #[cold]
+    #[inline(never)]
+    fn truncate_blanks(
+        &mut self,
+        channel: &Channel,
+        mut budget: usize,
+        mut has_message: bool,
+    ) -> (bool, usize, bool) {
+        let length = |json: &[u8]| channel.in_read_from_0(json).len();
+        let is_cut = self.truncate_by(&mut budget, &mut has_message, length);
+        (is_cut, budget, has_message)
     }
 
     /// Does that with messages of this length each.
