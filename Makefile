@@ -231,7 +231,7 @@ bench-journal: bench-build ## measure: measure what the journal costs on a disk
 bench-cluster: bench-build ## measure: measure what a cluster costs
 	$(BENCH) cluster --speak target/release/speak
 
-bench-peers: bench-tools ## against Socket.IO, ws, Pushpin, nchan: ten minutes, into the docs
+bench-peers: bench-tools ## measure: compare with Socket.IO, ws, Pushpin and nchan; 12 minutes
 	@.ci/deps $(PEER_TOOLS)
 	@.ci/npm bench/peers
 	@echo "this takes eleven to twelve minutes, on a machine that does nothing else"
