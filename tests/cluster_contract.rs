@@ -176,12 +176,14 @@ fn a_new_epoch_is_counted_at_all_nodes() {
     assert_eq!(epochs(&late), "0");
 }
 
-/// Returns the settings of dist/cluster/redis.conf, as options.
+/// Returns the settings of dist/cluster/redis.conf, as options, with those for replicas.
 fn printed_settings() -> Vec<String> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/cluster/redis.conf");
     let text = fs::read_to_string(path).expect("the file");
-    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    // A setting that is commented out has no space after its `#`.
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with("# "));
     let option = |line: &str| {
+        let line = line.trim_start_matches('#');
         let (name, value) = line.split_once(' ').expect("a name and a value");
         [format!("--{name}"), value.trim_matches('"').to_owned()]
     };

@@ -103,6 +103,12 @@ impl<L: Listener> Service<L> {
         } else {
             Ok(Input::Nothing)
         };
+        // What it cost to open is not for the next client to pay.
+        if client.socket.is_tls() {
+            let steps = client.socket.take_steps();
+            self.io.clients.budget.charge_socket(steps);
+        }
+        let client = self.io.clients.expect_mut(key);
         let is_over = client.is_read_closed && !client.is_readable;
         match result {
             Ok(input) if !is_over => {

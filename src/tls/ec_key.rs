@@ -32,6 +32,10 @@ pub(super) fn normalize(key: &PrivateKeyDer<'_>) -> Option<PrivateKeyDer<'static
     // No unused bits, the mark of an uncompressed point, and two coordinates.
     let [0, 4, coordinates @ ..] = point else { return None };
     let length = coordinates.len() / 2;
+    // P-256 and P-384: what a listener can use. The version is that of RFC 5915.
+    if version != [1] || !matches!(length, 32 | 48) {
+        return None;
+    }
     let zeros = number.iter().take_while(|byte| **byte == 0).count();
     let padding = length.checked_sub(number.len() - zeros)?;
     let number = [&vec![0; padding], &number[zeros..]].concat();
@@ -108,6 +112,14 @@ mod tests {
             PrivateKeyDer::Sec1(sec1(&[]).into()),
             PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8)),
         ]
+    }
+
+    #[test]
+    fn a_point_of_no_usable_curve_is_no_key() {
+        let point = [vec![4], vec![7; 200]].concat();
+        for key in encodings(&[1], &point) {
+            assert!(normalize(&key).is_none());
+        }
     }
 
     #[test]

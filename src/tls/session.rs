@@ -10,7 +10,7 @@ use super::alert::Alert;
 use super::batch::{Batch, Fault, Sender, open_all, seal_all, send_alert};
 use super::context::{Outcome, TlsContext};
 use super::handshake::{Failure, Handshake, Kind, Progress};
-use super::record::{HEADER_BYTES, RECORD_BYTES_MAX, Traffic, record_length};
+use super::record::{HEADER_BYTES, OVERHEAD_BYTES, RECORD_BYTES_MAX, Traffic, record_length};
 use super::unsent::{Unsent, write};
 
 /// Records that cost one step of a turn's budget, of 5 µs: one costs 0.4 µs, measured with ring.
@@ -292,7 +292,11 @@ impl Session {
         };
         let batch = match open_all(traffic, bytes, Sender::Client) {
             Ok(batch) => batch,
-            Err(fault) => return Err(self.fail(socket, fault)),
+            Err(fault) => {
+                // At most as many records were opened before the one at fault.
+                STEPS.set(STEPS.get() + bytes.len() / OVERHEAD_BYTES / RECORDS_PER_STEP);
+                return Err(self.fail(socket, fault));
+            }
         };
         STEPS.set(STEPS.get() + batch.records / RECORDS_PER_STEP);
         let Batch { plaintext, used, is_closed, .. } = batch;
