@@ -1,19 +1,19 @@
 //! Gives back the pages of the program that only its start needs.
 //!
 //! A page of the program's file counts as resident from its first use on, with its neighbors: the
-//! kernel maps 64 KiB at once. The start reads options, certificates and a state, enters the
-//! sandbox, and is done with most of the code; an idle server needs a third of it.
+//! kernel maps 64 KiB at once. The start reads options, certificates and a state, and enters the
+//! sandbox. An idle server needs a third of that code.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
 
 use rustix::mm::{Advice, madvise};
+use rustix::param::page_size;
 
 /// `PT_LOAD`: the segment is mapped.
 const LOAD: u32 = 1;
 /// `PF_W`: the segment is writable.
 const WRITABLE: u32 = 2;
-const PAGE_BYTES: usize = 4096;
 
 /// Beginning of an ELF file with 64 bits, as in elf(5).
 #[repr(C)]
@@ -59,7 +59,7 @@ pub fn release() {
     // The linker's addresses begin at zero, unless the program is for a fixed address.
     let Some(first) = mapped().find(|segment| segment.offset == 0) else { return };
     for segment in mapped().filter(|segment| segment.flags & WRITABLE == 0) {
-        let start = (segment.address - first.address) as usize / PAGE_BYTES * PAGE_BYTES;
+        let start = (segment.address - first.address) as usize / page_size() * page_size();
         let end = (segment.address - first.address + segment.memory_bytes) as usize;
         let address = header.cast::<c_void>().cast_mut().wrapping_byte_add(start);
         // SAFETY: nothing writes to the segment, so its pages are those of the file.

@@ -69,9 +69,9 @@ fn a_first_start_is_no_reason_for_a_warning() {
     let nodes = [0, 1].map(|_| start_node(&redis.url(), &[]));
     nodes[0].write("room", "howdy");
     assert_eq!(nodes[1].read("room", "0").texts(), ["howdy"]);
-    assert_eq!(nodes[0].logged(" INFO cluster: waiting up to 3 s for nodes"), 1);
     let begins = " INFO cluster: Redis is empty, and no other node is there: beginning a new log";
-    assert_eq!(nodes[0].logged(begins), 1, "{:?}", nodes[0].log());
+    until("it tells of the new log", || nodes[0].logged(begins) == 1);
+    assert_eq!(nodes[0].logged(" INFO cluster: waiting up to 3 s for nodes"), 1);
     for node in &nodes {
         let problems = node.logged(" WARN cluster") + node.logged(" ERROR ");
         assert_eq!(problems, 0, "{:?}", node.log());
@@ -108,7 +108,7 @@ fn the_admin_listener_tells_of_an_outage_and_the_public_one_does_not() {
     let [one, other] = &cluster.nodes[..] else { unreachable!("two were started") };
     let health = |node: &Server| node.operator().get("/health", &[]).status;
     assert_eq!([health(one), health(other)], [200, 200]);
-    assert_eq!(metric(one, "speak_log_nodes"), "2");
+    until("both have joined", || metric(one, "speak_log_nodes") == "2");
     let position = || metric(other, "speak_log_position").parse::<u64>().expect("a number");
     let before = position();
     until("heartbeats are records", || position() > before);

@@ -140,7 +140,7 @@ fn a_snapshot_shortens_the_stream_and_a_node_begins_with_it() {
     assert_eq!(cluster.number(&["EXISTS", "{speak}:lock"]), 0);
 
     let second = cluster.node(&options);
-    assert_eq!(second.logged("loaded state"), 1, "{:?}", second.log());
+    until("it tells of the state", || second.logged("loaded state") == 1);
     let of = |node: &Server| node.read("room", "0").json();
     assert_eq!(of(&second), of(&first));
     assert_eq!(second.read("large", "0").ids(), first.read("large", "0").ids());
@@ -202,7 +202,7 @@ fn a_redis_that_is_emptied_gets_the_state_as_a_snapshot() {
         }
         // The records before the last ones are gone, and so is the snapshot.
         let mut third = cluster.node(&options);
-        assert_eq!(third.logged("loaded state"), 1);
+        until("it tells of the state", || third.logged("loaded state") == 1);
         assert_eq!(third.read("room", "0").json(), before);
         assert_eq!(third.read("large", "0").ids(), first.read("large", "0").ids());
         says(&third, &josh, "there");

@@ -191,11 +191,8 @@ fn a_pause_that_is_over_in_time_loses_nothing() {
     assert_eq!(node.reply(), text("OK"));
 }
 
-#[test]
-fn large_replies_come_in_pieces_and_wait_within_a_bound() {
-    let redis = Redis::start();
-    let mut node = Loop::new(&redis.url());
-    node.connected();
+/// Asks for more than a connection keeps, and takes the replies when it has stopped reading.
+fn large_replies_wait(node: &mut Loop) {
     let value = "0123456789abcdef".repeat(8 * MIB / 16);
     assert_eq!(node.ask(&["SET", "large", &value]), text("OK"));
     for _ in 0..6 {
@@ -214,6 +211,14 @@ fn large_replies_come_in_pieces_and_wait_within_a_bound() {
     for _ in 0..6 {
         assert_eq!(node.reply().as_text(), Some(value.as_bytes()));
     }
+}
+
+#[test]
+fn large_replies_come_in_pieces_and_wait_within_a_bound() {
+    let redis = Redis::start();
+    let mut node = Loop::new(&redis.url());
+    node.connected();
+    large_replies_wait(&mut node);
     let script = "for i = 1, 200000 do redis.call('RPUSH', 'list', i) end";
     assert_eq!(node.ask(&["EVAL", script, "0"]), Reply::Nil);
     let list = node.ask(&["LRANGE", "list", "0", "-1"]);

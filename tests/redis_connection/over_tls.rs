@@ -8,7 +8,7 @@ use support::redis::Redis;
 
 use super::common::{ECDSA, Folder, Pair, RSA, text as path};
 use super::node_loop::Loop;
-use super::{MIB, text};
+use super::{large_replies_wait, text};
 
 /// Port of a Redis for TLS. Each Redis of the tests has an IP address of its own.
 const TLS_PORT: &str = "6380";
@@ -103,23 +103,7 @@ fn large_commands_and_replies_are_many_records() {
     speak_tls(&redis, &world.certificate_for(&redis, &ECDSA, "30"), &[]);
     let mut node = world.connect(&url_of(&redis));
     node.connected();
-    let value = "0123456789abcdef".repeat(8 * MIB / 16);
-    assert_eq!(node.ask(&["SET", "large", &value]), text("OK"));
-    for _ in 0..6 {
-        node.send(&["GET", "large"]);
-    }
-    loop {
-        node.flush();
-        let is_full = node.socket.buffered_bytes() >= 16 * MIB;
-        if is_full && node.socket.next_deadline().is_none() {
-            break;
-        }
-        node.turn();
-    }
-    assert!(node.socket.buffered_bytes() < 25 * MIB);
-    for _ in 0..6 {
-        assert_eq!(node.reply().as_text(), Some(value.as_bytes()));
-    }
+    large_replies_wait(&mut node);
     assert_eq!(node.socket.buffered_bytes(), 0);
 }
 

@@ -300,6 +300,21 @@ fn many_small_records_are_charged() {
 }
 
 #[test]
+fn records_before_a_forged_one_are_charged() {
+    let (mut client, mut server) = open();
+    server.take_steps();
+    let mut bytes = Vec::new();
+    for _ in 0..1200 {
+        client.tls.writer().write_all(b"1").unwrap();
+        bytes.extend(client.take_output());
+    }
+    *bytes.last_mut().unwrap() ^= 1;
+    client.wire.borrow_mut().to_server.extend(bytes);
+    assert_eq!(read_all(&mut server), (Vec::new(), Some(ErrorKind::InvalidData)));
+    assert!(server.take_steps() >= 100);
+}
+
+#[test]
 fn a_plain_socket_stays_as_it_is() {
     let (wire, _) = crate::pipe::accept(&context(&["ecdsa"]));
     let mut socket = TlsSocket::plain(WireSocket(wire.clone()));

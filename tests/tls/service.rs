@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use speak::hub::{Key, Millis, Now};
 use speak::options::{Command, parse};
-use speak::service::{AcceptLimits, Event, Listener, Service};
+use speak::service::{AcceptLimits, Event, Listener, Service, Socket};
 use speak::tls::{TlsContext, TlsSocket};
 
 use crate::client::{Client, config};
@@ -165,6 +165,24 @@ fn a_turn_has_a_limited_number_of_handshakes() {
     }
     let steps: Vec<_> = answered.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(answered.last() == Some(&60) && steps.iter().all(|step| *step <= 20), "{answered:?}");
+}
+
+#[test]
+fn records_of_a_client_that_lingers_are_not_charged_to_the_next_one() {
+    let mut world = World::new("ecdsa");
+    let client = world.add_client("ecdsa.example.test");
+    world.turns(4);
+    world.clients[client].send(b"no HTTP\r\n\r\n");
+    world.turns(2);
+    assert!(world.response(client).starts_with("HTTP/1.1 400 "));
+    for _ in 0..1200 {
+        world.clients[client].send(b"1");
+    }
+    world.turn();
+    assert!(world.clients[client].wire.borrow().to_server.is_empty(), "they are discarded");
+    let next = WireSocket(Rc::new(RefCell::new(Wire::default())));
+    let mut next = TlsSocket::accept(next, &context(&["ecdsa"])).expect("random bytes");
+    assert_eq!(next.take_steps(), 0);
 }
 
 #[test]
