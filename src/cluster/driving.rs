@@ -122,7 +122,9 @@ impl Log for ClusterLog {
         let pending_at = self.pending.as_ref().map(pending_at);
         let vouch_ms = self.vouching.next_ms().filter(|_| self.members.is_some());
         let read_ms = self.reader.as_ref().and_then(SnapshotReader::next_deadline_ms);
-        pending_at.into_iter().chain(vouch_ms).chain(read_ms).min()
+        let deadlines = pending_at.into_iter().chain(vouch_ms).chain(read_ms);
+        // One that has passed is of a record that waits for something else, as the end of a round.
+        deadlines.filter(|at| *at > self.now_ms).min()
     }
 
     fn reload(&mut self) {
@@ -199,3 +201,7 @@ impl Log for ClusterLog {
         self.write_snapshot(SnapshotWriter::abandon);
     }
 }
+
+#[cfg(test)]
+#[path = "driving_tests.rs"]
+mod tests;

@@ -32,7 +32,7 @@ pub trait Log {
     fn begin_turn(&mut self, _mono_ms: u64) {}
 
     /// Returns the time at which the log has something to do, in milliseconds of the monotonic
-    /// time.
+    /// time: later than that of this turn.
     fn next_deadline_ms(&self) -> Option<u64> {
         None
     }
