@@ -29,6 +29,7 @@ pub(super) struct Barriers {
 /// A client whose call waits.
 pub(super) struct WaitingClient {
     pub(super) client: Key,
+    /// Time at which the call came.
     pub(super) since: Millis,
 }
 

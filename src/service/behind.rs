@@ -16,14 +16,16 @@ impl<L: Listener> Service<L> {
     /// Adds a call that is made again once this process is no longer behind.
     pub(super) fn add_behind(&mut self, client: Key, behind: Behind) {
         let Self { hub, io, commits, .. } = self;
+        let called_at = commits.called_at(hub, io.now.mono);
         match behind {
             Behind::Barrier => {
-                let since = io.now.mono;
-                commits.barriers.waiting.push(WaitingClient { client, since });
+                commits.barriers.waiting.push(WaitingClient { client, since: called_at });
             }
             Behind::Hold | Behind::End => {
-                let since = io.now.mono;
-                let (calls, command) = commits.last_proposals(hub.proposed(), since);
+                // The proposals must not be late because of an old read.
+                let now = io.now.mono;
+                let (calls, command) = commits.last_proposals(hub.proposed(), now);
+                let since = if behind == Behind::Hold { now } else { called_at };
                 let response = WaitingResponse::Retry(behind, since);
                 calls.push(WaitingCall { client, command, response });
                 commits.has_reads = true;
@@ -139,8 +141,8 @@ impl<L: Listener> Service<L> {
     }
 
     fn retry_all(&mut self, clients: Vec<WaitingClient>, waited: Behind) {
-        for WaitingClient { client, .. } in clients {
-            self.retry(client, waited);
+        for WaitingClient { client, since } in clients {
+            self.retry(client, waited, since);
         }
     }
 }

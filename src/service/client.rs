@@ -6,12 +6,13 @@
 use std::io;
 use std::rc::Rc;
 
+use super::commits::Waited;
 use super::event::Event;
 use super::fair_queue::DeferredSend;
 use super::run_queue::Weight;
 use super::socket::Socket;
 use super::write_queue::{Flush, WriteQueue, send};
-use crate::api::{Behind, Chunk, Insertion, Payload, ReplyFormat, RequestSource, SourceKey};
+use crate::api::{Chunk, Insertion, Payload, ReplyFormat, RequestSource, SourceKey};
 use crate::http::Progress;
 use crate::hub::{Key, Millis, ReaderKey, TimerId};
 
@@ -125,7 +126,7 @@ pub(super) struct Client<S> {
     /// There is input to handle, though no event will say so.
     pub(super) is_scheduled: bool,
     /// The next call has waited until this process was not behind.
-    pub(super) waited: Option<Behind>,
+    pub(super) waited: Option<Waited>,
     /// In the run queue, or on the list of clients to add to it.
     pub(super) is_queued: bool,
     /// Place in the run queue, by what the client did the last time.

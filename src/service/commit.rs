@@ -8,12 +8,12 @@ use std::mem;
 use std::time::Duration;
 
 use super::commit_responses::Responses;
-use super::commits::{Commits, LATE_MS, WaitingCall, WaitingResponse};
+use super::commits::{Commits, LATE_MS, WaitingCall, WaitingResponse, is_late};
 use super::listener::Listener;
 use super::service::Service;
 use crate::api::Responder;
 use crate::http::Persistence;
-use crate::hub::{Applied, Command, Key, LogHealth, Millis, ProposalCursor, Proposals};
+use crate::hub::{Applied, Command, Key, LogHealth, ProposalCursor, Proposals};
 use crate::log::{Event, Log, Outcome};
 use crate::metrics::LogRefusal;
 
@@ -101,7 +101,7 @@ impl<L: Listener> Service<L> {
         }
         let command = self.hub.proposed() - 1;
         let response = WaitingResponse::Of(responder);
-        self.commits.waiting_since.get_or_insert(self.io.now.mono);
+        self.commits.wait_since(self.commits.called_at(&self.hub, self.io.now.mono));
         self.commits.waiting.push(WaitingCall { client, command, response });
     }
 
@@ -109,7 +109,8 @@ impl<L: Listener> Service<L> {
     fn add_ending_call(&mut self, client: Key, session: u64, responder: Responder) {
         let Self { hub, io, commits, .. } = self;
         let response = WaitingResponse::Ending(session, responder);
-        let (calls, command) = commits.last_proposals(hub.proposed(), io.now.mono);
+        let called_at = commits.called_at(hub, io.now.mono);
+        let (calls, command) = commits.last_proposals(hub.proposed(), called_at);
         calls.push(WaitingCall { client, command, response });
     }
 
@@ -172,6 +173,11 @@ impl<L: Listener> Service<L> {
         let has_to_wait = commits.retry_at.is_some_and(|at| at > io.now.mono)
             || commits.delay.is_delayed(commits.waiting.len());
         if hub.proposed() == 0 || has_to_wait || commits.record.is_some() || commits.has_failed {
+            return false;
+        }
+        if is_late(commits.waiting_since, io.now.mono) {
+            // They are refused, and certain to have changed nothing only if they are not sent.
+            self.refuse_proposals();
             return false;
         }
         commits.retry_at = None;
@@ -364,9 +370,8 @@ impl<L: Listener> Service<L> {
         if health != LogHealth::Good {
             self.end_read_waits();
         }
-        let is_late = |since: Option<Millis>| since.is_some_and(|at| at.after(LATE_MS) <= now);
         if let Some(record) = &mut self.commits.record
-            && is_late(record.waiting_since)
+            && is_late(record.waiting_since, now)
         {
             let log = if self.hub.is_clustered() { "cluster: Redis" } else { "journal: the disk" };
             log::error!("{log} has not responded for {} s", LATE_MS / 1000);
@@ -379,7 +384,7 @@ impl<L: Listener> Service<L> {
                 self.refuse_calls(waiting, LogRefusal::Unknown);
             }
         }
-        let is_refused = health == LogHealth::Stalled || is_late(self.commits.waiting_since);
+        let is_refused = health == LogHealth::Stalled || is_late(self.commits.waiting_since, now);
         if is_refused && self.hub.proposed() > 0 {
             self.refuse_proposals();
         }

@@ -1,13 +1,13 @@
 //! Responses to calls that wait for the log: those of a client in their order, sent together.
 
 use super::client::{AfterResponse, State};
-use super::commits::{WaitingCall, WaitingResponse, take_reads};
+use super::commits::{Waited, WaitingCall, WaitingResponse, take_reads};
 use super::http::Pause;
 use super::listener::Listener;
 use super::service::Service;
 use crate::api::{Behind, Error, Responder};
 use crate::http::Persistence;
-use crate::hub::Key;
+use crate::hub::{Key, Millis};
 use crate::metrics::LogRefusal;
 
 const FULL: Error = Error::OverCapacity("the log is full; retry later");
@@ -39,7 +39,9 @@ impl<L: Listener> Service<L> {
                     self.io.response.extend_from_slice(&bytes);
                     responses.persistence = persistence;
                 }
-                WaitingResponse::Retry(waited, _) => self.mark_retry(call.client, waited),
+                WaitingResponse::Retry(waited, since) => {
+                    self.mark_retry(call.client, waited, since);
+                }
             }
         }
         let next = self.commits.waiting.first().map(|call| call.client);
@@ -54,15 +56,16 @@ impl<L: Listener> Service<L> {
         self.io.api.respond_refused(responder, error, &mut self.io.response)
     }
 
-    /// Makes the call again that has waited since this process was behind.
-    pub(super) fn retry(&mut self, key: Key, waited: Behind) {
-        self.mark_retry(key, waited);
+    /// Makes the call again that has waited since this process was behind. It came at `called_at`.
+    pub(super) fn retry(&mut self, key: Key, waited: Behind, called_at: Millis) {
+        self.mark_retry(key, waited, called_at);
         self.end_wait(key, Persistence::Persistent, true);
     }
 
-    fn mark_retry(&mut self, key: Key, waited: Behind) {
+    fn mark_retry(&mut self, key: Key, waited: Behind, called_at: Millis) {
+        let now = self.io.now.mono;
         if let Some(client) = self.io.clients.get_mut(key) {
-            client.waited = Some(waited);
+            client.waited = Some(Waited::new(waited, called_at, now));
         }
     }
 
@@ -135,9 +138,9 @@ impl Responses {
                     service.io.response.extend_from_slice(bytes);
                     self.persistence = *persistence;
                 }
-                WaitingResponse::Retry(waited, _) => {
+                WaitingResponse::Retry(waited, since) => {
                     self.begin(service, call.client);
-                    service.mark_retry(call.client, *waited);
+                    service.mark_retry(call.client, *waited, *since);
                 }
             }
             count += 1;

@@ -18,15 +18,22 @@ const SLOW_MS: u64 = 1_000;
 /// Time of writing a record after which its calls are answered, with an outcome that is unknown.
 pub(super) const LATE_MS: u64 = 5_000;
 
+/// Time that counts, of a wait before a call that changes something is made again. So its record
+/// has at least a second, and a call from before a stop of this process does not make newer ones
+/// late, which are answered with it.
+const WAITED_MAX_MS: u64 = LATE_MS - 1_000;
+
 /// Commands that one record has at most. A position has 20 bits for the command in its record.
 const RECORD_COMMANDS_MAX: u32 = 64 * 1024;
 
 /// The log, and the calls that wait for it.
 pub(super) struct Commits {
     pub(super) log: Option<Box<dyn Log>>,
+    /// Time at which the call came that is handled now, in a cluster.
+    called_at: Millis,
     /// Calls whose commands are proposals of the hub, in the order of the commands.
     pub(super) waiting: Vec<WaitingCall>,
-    /// Time of the first of them.
+    /// Time at which the first of them came.
     pub(super) waiting_since: Option<Millis>,
     /// Record that was appended, until the log has it.
     pub(super) record: Option<Box<CommitRecord>>,
@@ -84,8 +91,18 @@ pub(super) enum WaitingResponse {
     Ending(u64, Responder),
     /// A response that waits for those before it.
     Ready(Vec<u8>, Persistence),
-    /// The call is made again, after it has waited for this since that time.
+    /// The call is made again, after it has waited for this. It came at that time.
     Retry(Behind, Millis),
+}
+
+/// A call that is made again.
+#[derive(Clone, Copy)]
+pub(super) struct Waited {
+    /// It has waited for this.
+    pub(super) behind: Behind,
+    /// Time since it came, in tenths of a second, at most [`WAITED_MAX_MS`]. One byte, since each
+    /// client has room for it.
+    tenths: u8,
 }
 
 /// A record, from its append until all of its commands are applied. It lives in a box, so that it
@@ -95,7 +112,8 @@ pub(super) struct CommitRecord {
     pub(super) commands: Proposals,
     /// Calls of this process.
     pub(super) waiting: Vec<WaitingCall>,
-    /// Time of the first of the calls, until they are answered. Unused once the log has the record.
+    /// Time at which the first of the calls came, until they are answered. Unused once the log has
+    /// the record.
     pub(super) waiting_since: Option<Millis>,
     /// Time of the append, which becomes that of the record.
     pub(super) now: Now,
@@ -130,6 +148,7 @@ impl Default for Commits {
     fn default() -> Self {
         Self {
             log: None,
+            called_at: Millis(0),
             waiting: Vec::new(),
             waiting_since: None,
             record: None,
@@ -180,7 +199,7 @@ impl Commits {
             self.waiting_since = None;
             return;
         }
-        // The first one of the rest has not waited for longer.
+        // None of the rest came earlier.
         record.waiting.extend(self.waiting.drain(..end));
         for call in &mut self.waiting {
             call.command -= commands;
@@ -197,21 +216,40 @@ impl Commits {
         self.applying.is_some() || (!is_held && hub.proposed() > 0 && log.is_ready())
     }
 
+    /// Begins a call in a cluster: a new one, or one that has waited. Returns what it has waited
+    /// for.
+    pub(super) fn begin_call(&mut self, now: Millis, waited: Option<Waited>) -> Option<Behind> {
+        let tenths = waited.map_or(0, |waited| waited.tenths);
+        self.called_at = Millis(now.0.saturating_sub(u64::from(tenths) * 100));
+        waited.map(|waited| waited.behind)
+    }
+
+    /// Returns the time at which the call came that is handled at `now`.
+    pub(super) fn called_at(&self, hub: &Hub, now: Millis) -> Millis {
+        if hub.is_clustered() { self.called_at } else { now }
+    }
+
+    /// Notes a call that waits for the next record, and came at this time.
+    pub(super) fn wait_since(&mut self, called_at: Millis) {
+        note_earliest(&mut self.waiting_since, called_at);
+    }
+
     /// Returns the calls that are answered with the last proposals, and the number of commands
-    /// before them. `proposed` counts the commands that wait for the next record.
+    /// before them. `proposed` counts the commands that wait for the next record. Another such call
+    /// came at `called_at`.
     pub(super) fn last_proposals(
         &mut self,
         proposed: u32,
-        now: Millis,
+        called_at: Millis,
     ) -> (&mut Vec<WaitingCall>, u32) {
         match (&mut self.record, &mut self.applying) {
             (Some(record), _) if proposed == 0 => {
-                record.waiting_since.get_or_insert(now);
+                note_earliest(&mut record.waiting_since, called_at);
                 (&mut record.waiting, record.commands.count())
             }
             (None, Some(record)) if proposed == 0 => (&mut record.waiting, record.commands.count()),
             _ => {
-                self.waiting_since.get_or_insert(now);
+                note_earliest(&mut self.waiting_since, called_at);
                 (&mut self.waiting, proposed)
             }
         }
@@ -228,7 +266,7 @@ impl Commits {
     #[inline]
     pub(super) fn next_deadline(&self, hub: &Hub, now: Millis) -> Option<Millis> {
         let log = self.log.as_ref()?;
-        let log_at = log.next_deadline_ms().map(Millis).filter(|at| *at > now);
+        let log_at = log.next_deadline_ms().map(Millis);
         let heartbeat_at = hub.is_clustered().then_some(self.heartbeat_at);
         let late = |since: Option<Millis>| since.map(|since| since.after(LATE_MS));
         let record = self.record.as_ref();
@@ -315,6 +353,23 @@ pub(super) fn take_reads(
         _ => None,
     });
     reads.collect()
+}
+
+fn note_earliest(earliest: &mut Option<Millis>, at: Millis) {
+    *earliest = Some(earliest.map_or(at, |earliest| earliest.min(at)));
+}
+
+/// Returns whether calls have waited too long, the first of which came at this time.
+pub(super) fn is_late(since: Option<Millis>, now: Millis) -> bool {
+    since.is_some_and(|at| at.after(LATE_MS) <= now)
+}
+
+impl Waited {
+    /// Notes that a call has waited for this, which came at `called_at`.
+    pub(super) fn new(behind: Behind, called_at: Millis, now: Millis) -> Self {
+        let ms = now.0.saturating_sub(called_at.0).min(WAITED_MAX_MS);
+        Self { behind, tenths: (ms / 100) as u8 }
+    }
 }
 
 impl WaitingCall {

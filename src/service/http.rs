@@ -187,9 +187,13 @@ impl<L: Listener> Service<L> {
         request: &Request<'_>,
         is_waiting: bool,
     ) -> Handled {
-        let Self { hub, io, .. } = self;
+        let Self { hub, io, commits, .. } = self;
         let (now, token) = (io.now, key.to_bits());
-        let waited = hub.is_clustered().then(|| io.clients.expect_mut(key).waited.take()).flatten();
+        let waited = if hub.is_clustered() {
+            commits.begin_call(now.mono, io.clients.expect_mut(key).waited.take())
+        } else {
+            None
+        };
         let mut context = Context { hub, now, source, token, is_waiting, waited };
         if !source.is_admin {
             return io.api.handle(&mut context, request, &mut io.response);

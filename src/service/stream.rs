@@ -126,11 +126,11 @@ impl<L: Listener> Service<L> {
 
     /// Makes the call in a message.
     fn handle_message(&mut self, key: Key, text: &str) {
-        let Self { io: ClientIo { clients, api, now, response, .. }, hub, .. } = self;
+        let Self { io: ClientIo { clients, api, now, response, .. }, hub, commits, .. } = self;
         let (client, stream) = clients.stream_mut(key).expect("the caller has checked the state");
         let source = client.request_source();
         let is_waiting = stream.is_waiting();
-        let waited = client.waited.take();
+        let waited = commits.begin_call(now.mono, client.waited.take());
         let mut socket = WebSocket { reader: &mut stream.reader, stream: &mut stream.stream };
         let (now, token) = (*now, key.to_bits());
         let mut context = Context { hub, now, source, token, is_waiting, waited };

@@ -1,6 +1,7 @@
 //! Reads while the log responds late, or not at all.
 
 use serde_json::Value;
+use speak::hub::{Pair, PairKind};
 
 use crate::cluster::{Asked, Cluster};
 
@@ -95,6 +96,20 @@ fn a_read_does_not_wait_for_the_end_of_its_session_while_redis_does_not_respond(
     scene.cluster.pass(1);
     let asked = scene.read(0, 2, &[]);
     let (status, body) = scene.cluster.await_response(asked, 2_500);
+    assert_eq!((status, body["error"].as_str()), (503, Some("over_capacity")), "{body}");
+}
+
+/// It waits for a barrier in vain before its record does.
+#[test]
+fn a_write_to_a_room_waits_for_five_seconds_in_all_while_redis_does_not_respond() {
+    let mut scene = Scene::new(&[0]);
+    let now = scene.cluster.now;
+    scene.cluster.broker.borrow_mut().paused_until = now + 60_000;
+    let room = Pair::new(PairKind::Room, *b"ABCDEFGHIJKLMNOPQRSTUV").given;
+    let asked = scene.cluster.ask(0, "/write", &[("channel", &room), ("message", "howdy")]);
+    scene.cluster.pass(4_900);
+    assert!(scene.cluster.take(asked).is_none());
+    let (status, body) = scene.cluster.await_response(asked, 200);
     assert_eq!((status, body["error"].as_str()), (503, Some("over_capacity")), "{body}");
 }
 
