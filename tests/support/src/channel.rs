@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use crate::message::Kind;
+use crate::message::{Kind, digest};
 use crate::text::Text;
 
 /// Ids of a channel that are remembered: many times what a server retains.
@@ -16,6 +16,14 @@ pub(crate) struct Answered {
     /// Of the text.
     pub(crate) digest: u64,
     pub(crate) text: Option<Text>,
+}
+
+impl Answered {
+    /// Returns whether it may be what a removal has left.
+    pub(crate) fn is_blank(&self) -> bool {
+        let is_blank = self.kind == Kind::Introduction && self.digest == digest("");
+        self.kind == Kind::Removed || is_blank
+    }
 }
 
 /// A message that was seen.

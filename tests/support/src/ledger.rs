@@ -179,9 +179,14 @@ impl Ledger {
     ) -> Checked {
         ensure!((1..1 << 53).contains(&id), "{id} is not an id");
         let content = Answered { kind, from, digest: digest(text), text: self.own_text(text) };
+        let is_removed = self.removed.contains(&(channel, id));
         let its = &mut self.channels[channel];
         let is_new = match its.entry_mut(id) {
-            Some(entry) if entry.content != content => {
+            // It was removed before its response came.
+            Some(entry)
+                if entry.content != content
+                    && !(is_removed && entry.content.is_blank() && entry.content.from == from) =>
+            {
                 let what = format!("id {id} was promised for {content:?}, and is {entry:?}");
                 return Err(Fault::within(channel, what));
             }

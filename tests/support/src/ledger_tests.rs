@@ -390,6 +390,21 @@ fn a_message_loses_its_text_only_if_a_client_removed_it() {
 }
 
 #[test]
+fn a_message_may_be_removed_before_its_response_comes() {
+    let answer =
+        |ledger: &mut Ledger| ledger.answered((0, 2), Kind::Message, None, &text(2, 0).write());
+    let mut ledger = introduced();
+    ledger.may_remove(0, 2);
+    see(&mut ledger, (2, 0), Kind::Removed, 0, None).unwrap();
+    answer(&mut ledger).unwrap();
+    assert!(answer(&mut ledger).is_err(), "given twice");
+    let mut ledger = introduced();
+    ledger.may_remove(0, 2);
+    see(&mut ledger, (2, 0), Kind::Removed, 7, None).unwrap();
+    assert!(answer(&mut ledger).is_err(), "of another sender");
+}
+
+#[test]
 fn a_kick_ends_no_session_and_a_client_has_to_mean_it() {
     let mut ledger = introduced();
     assert!(goodbye(&mut ledger, 2, Reason::Removed, 1_600).is_err());
