@@ -234,7 +234,10 @@ impl Hub {
         let text = text.as_ref();
         self.reserve_for_goodbye(present, text, session.channels.len());
         for channel in session.channels {
-            self.append_once(now, channel, MessageKind::Goodbye { from: number, reason, text });
+            // A log that is damaged may have dropped the channel before.
+            if self.channels.get(channel).is_some() {
+                self.append_once(now, channel, MessageKind::Goodbye { from: number, reason, text });
+            }
         }
         Ok(Applied::Gone)
     }

@@ -128,7 +128,9 @@ impl Hub {
         session: &'h Session,
         position: u64,
     ) -> CheckpointRecord<'h> {
-        let names = session.channels.iter().map(|channel| &*self.channels[*channel].name);
+        // A log that is damaged may have dropped one of them.
+        let channels = session.channels.iter().filter_map(|channel| self.channels.get(*channel));
+        let names = channels.map(|channel| &*channel.name);
         CheckpointRecord::Session(CheckpointSession {
             number: session.number,
             auth: session.auth.reveal(),

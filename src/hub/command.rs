@@ -79,7 +79,7 @@ pub enum Command<'a> {
     #[n(5)]
     Begin {
         /// Name of the numbering.
-        #[cbor(n(0), with = "minicbor::bytes")]
+        #[cbor(n(0), with = "super::ids::cbor")]
         epoch: [u8; 8],
         /// Key of the hash that assigns channel names to id watermarks. `None` if it stays.
         #[cbor(n(1), with = "minicbor::bytes")]
@@ -208,7 +208,7 @@ pub struct SharedSettings {
 pub enum Introducing {
     /// A new session with this secret. Its number is one above the last.
     #[n(0)]
-    New(#[cbor(n(0), with = "minicbor::bytes")] [u8; TOKEN_BYTES]),
+    New(#[cbor(n(0), with = "super::ids::cbor")] [u8; TOKEN_BYTES]),
     /// The session with this number.
     #[n(1)]
     Existing(#[n(0)] u64),

@@ -26,6 +26,31 @@ pub fn token<const N: usize>(mut random_byte: impl FnMut() -> u8) -> [u8; N] {
     })
 }
 
+/// Tokens in CBOR: bytes that are characters of [`token`]. A log that another program has written
+/// may have others, which would be no text.
+pub(super) mod cbor {
+    use minicbor::decode::Error as DecodeError;
+    use minicbor::encode::{Error as EncodeError, Write};
+    use minicbor::{Decoder, Encoder};
+
+    pub(in crate::hub) fn encode<C, W: Write, const N: usize>(
+        token: &[u8; N],
+        encoder: &mut Encoder<W>,
+        context: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        minicbor::bytes::encode(token, encoder, context)
+    }
+
+    pub(in crate::hub) fn decode<C, const N: usize>(
+        decoder: &mut Decoder<'_>,
+        context: &mut C,
+    ) -> Result<[u8; N], DecodeError> {
+        let token: [u8; N] = minicbor::bytes::decode(decoder, context)?;
+        let is_token = token.iter().all(u8::is_ascii_alphanumeric);
+        is_token.then_some(token).ok_or_else(|| DecodeError::message("no token"))
+    }
+}
+
 /// Secret of a session. Its `Debug` form does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Auth([u8; TOKEN_BYTES]);

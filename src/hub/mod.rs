@@ -34,6 +34,8 @@ mod deliver;
 mod error;
 mod eviction;
 mod holders;
+#[cfg(all(test, feature = "cluster"))]
+mod hostile_log_tests;
 #[expect(clippy::module_inception, reason = "where a reader looks for the Hub")]
 mod hub;
 mod id_watermarks;

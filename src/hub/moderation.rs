@@ -81,7 +81,7 @@ impl Hub {
     }
 
     fn check_channel(&self, now: Now, channel: u32, address: Option<Address>) -> Result<(), Error> {
-        let bans = self.channels[channel].bans.as_ref();
+        let bans = self.channels.get(channel).and_then(|channel| channel.bans.as_ref());
         let is_away = |address| bans.is_some_and(|bans| bans.contains(now.mono, address));
         if address.is_some_and(is_away) { Err(Error::SentAway) } else { Ok(()) }
     }

@@ -270,8 +270,10 @@ impl Recovery {
         check((1..=ID_MAX).contains(&record.number), "connection number out of range")?;
         check(!self.hub.sessions.has_number(record.number), "duplicate connection")?;
         check(record.channels.len() <= CHANNELS_PER_SESSION_MAX, "too many channels")?;
+        let auth = record.auth.as_bytes();
+        check(auth.iter().all(u8::is_ascii_alphanumeric), "invalid connection secret")?;
         let auth: [u8; TOKEN_BYTES] =
-            record.auth.as_bytes().try_into().map_err(|_| Corrupt("invalid connection secret"))?;
+            auth.try_into().map_err(|_| Corrupt("invalid connection secret"))?;
         let mut session = Session::new(record.number, Auth::new(auth), self.last.mono);
         session.position = record.position;
         if let Some(nodes) = &self.hub.nodes {

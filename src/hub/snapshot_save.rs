@@ -129,7 +129,8 @@ impl Session {
         SnapshotSession {
             number: self.number,
             auth: self.auth.reveal(),
-            channels: self.channels.iter().map(|index| positions[index]).collect(),
+            // A log that is damaged may have dropped one of them.
+            channels: self.channels.iter().filter_map(|it| positions.get(it).copied()).collect(),
             last_alive_ms: last_alive.0,
             closes_at_ms: closes_at.map(|at| at.0),
             heard_position: (!self.holders.is_empty()).then_some(local.heard_position),
