@@ -67,6 +67,17 @@ fn the_contract_holds_on_any_nodes() {
     SIMULATION.run_all();
 }
 
+/// Seeds that have found faults.
+const FOUND: [u64; 6] = [737, 13_742, 17_850, 18_349, 22_573, 46_630];
+
+#[test]
+fn a_seed_that_has_found_a_fault_finds_none() {
+    for seed in FOUND {
+        println!("seed {seed}");
+        run(seed, Trace::Forgotten);
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_run() {
     SIMULATION.assert_repeatable();
