@@ -2,10 +2,13 @@
 
 use std::collections::VecDeque;
 
-use crate::hub::{Key, Millis};
+use crate::hub::{HEARTBEAT_MS, Key, Millis};
 
 /// Longest wait for a log that does not respond. Then calls are answered from local state.
 const WAIT_MAX_MS: u64 = 1_000;
+
+/// Time between two turns after which this process was stopped: heartbeats wake it more often.
+const STOPPED_MS: u64 = 2 * HEARTBEAT_MS;
 
 /// Clients whose calls wait for a barrier.
 #[derive(Default)]
@@ -24,6 +27,8 @@ pub(super) struct Barriers {
     /// Time until which the log has responded: it told its end, or gave records before the end that
     /// it had told.
     pub(super) responded_at: Millis,
+    /// Time of the last turn.
+    turned_at: Millis,
 }
 
 /// A client whose call waits.
@@ -38,9 +43,20 @@ pub(super) struct PendingBarrier {
     pub(super) clients: Vec<WaitingClient>,
     /// This process joins the cluster then.
     pub(super) joins: bool,
+    /// This process was stopped since: the end of the log is another one by now, and its sessions
+    /// may have ended.
+    pub(super) is_old: bool,
 }
 
 impl Barriers {
+    /// Notes a turn, and whether this process was stopped before it.
+    pub(super) fn note_turn(&mut self, now: Millis) {
+        if self.turned_at.after(STOPPED_MS) <= now {
+            self.pending.iter_mut().for_each(|barrier| barrier.is_old = true);
+        }
+        self.turned_at = now;
+    }
+
     /// Returns the time at which calls no longer wait.
     pub(super) fn next_deadline(&self) -> Option<Millis> {
         let pending = self.pending.iter().map(|barrier| &barrier.clients);

@@ -16,6 +16,10 @@ use crate::world::World;
 /// Time for which a call waits for the log at most, and some for turns.
 const PATIENCE_MS: u64 = 7_000;
 
+/// The same for a call that changes something: five seconds, or one after it has waited for
+/// another condition.
+const CHANGE_MS: u64 = 5_500;
+
 /// Time after which a call is answered from local state.
 const BARRIER_MS: u64 = 1_000;
 
@@ -290,9 +294,13 @@ impl World {
         for request in &self.requests {
             let node = &self.nodes[request.node];
             let since = request.sent_at.max(node.paused_until);
-            let most = if request.kind == Kind::Poll { self.plan.poll_ms } else { 0 };
+            let most = match request.kind {
+                Kind::Poll => self.plan.poll_ms + PATIENCE_MS,
+                _ if request.changes() => CHANGE_MS,
+                _ => PATIENCE_MS,
+            };
             assert!(
-                node.paused_until > now || now <= since + most + PATIENCE_MS,
+                node.paused_until > now || now <= since + most,
                 "{:?} at {}/{} waits since {since}",
                 request.kind,
                 request.node,
