@@ -86,7 +86,8 @@ fn start(options: &Options, activated: Vec<ActivatedSocket>) -> Result<Server, S
 
 fn warn_of_unknown_variables() {
     let names = std::env::vars_os().map(|(name, _)| name);
-    let known = [&[cli::SERVER_ENV, server::UPGRADE_ENV], &server::CLUSTER_VARIABLES[..]].concat();
+    let known = [cli::SERVER_ENV, server::UPGRADE_ENV, server::BOOT_ID_ENV];
+    let known = [&known[..], &server::CLUSTER_VARIABLES[..]].concat();
     for line in options::unknown_variables(names, &known) {
         log::warn!("{line}");
     }

@@ -148,6 +148,7 @@ fn an_error_is_that_of_the_start() {
     let (certificate, key) = (text(&good.certificate), text(&good.key));
     fs::write(path("file"), "").expect("a file");
     fs::create_dir(path("open")).expect("a folder");
+    fs::write(path("open/file"), "").expect("a file");
     fs::set_permissions(path("open"), PermissionsExt::from_mode(0o755)).expect("its rights");
     let unix = |name: &str| format!("unix:{}", path(name));
     let _live = UnixListener::bind(path("live")).expect("a socket");

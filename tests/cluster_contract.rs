@@ -136,6 +136,25 @@ fn the_admin_listener_tells_of_an_outage_and_the_public_one_does_not() {
 }
 
 #[test]
+fn a_call_that_is_refused_does_not_end_the_outage_that_the_operator_sees() {
+    let mut cluster = Cluster::with(1, &[]);
+    let lag = |node: &Server| -> f64 {
+        metric(node, "speak_log_lag_seconds").parse().expect("a number of seconds")
+    };
+    cluster.redis.kill();
+    let node = &cluster.nodes[0];
+    // Nothing of the call is sent, so it is taken back.
+    until("the connection has ended", || node.logged("cluster: no connection to Redis") > 0);
+    node.get("/write", &[("channel", "room"), ("message", "m")]).fails_with(503, "over_capacity");
+    assert!(lag(node) >= 5.0, "{}", lag(node));
+    assert_eq!(metric(node, "speak_log_up"), "0");
+    assert_eq!(node.operator().get("/health", &[]).status, 503);
+    cluster.redis.restart();
+    let node = &cluster.nodes[0];
+    until("all is well", || metric(node, "speak_log_up") == "1" && lag(node) < 1.0);
+}
+
+#[test]
 fn a_redis_with_too_few_replicas_refuses_writes_and_recovers() {
     let cluster = Cluster::with(2, &[]);
     let [one, other] = &cluster.nodes[..] else { unreachable!("two were started") };

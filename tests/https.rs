@@ -11,8 +11,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use common::{
-    Client, EventStream, Folder, GUARD, Pair, RSA, Server, Socket, command, run, text, trusting,
-    until,
+    Client, EventStream, Folder, GUARD, Pair, RSA, Server, Socket, command, request, run, text,
+    trusting, until,
 };
 use rustix::process::{Signal, geteuid};
 use rustls::{ClientConfig, HandshakeKind};
@@ -258,11 +258,17 @@ fn an_end_is_told_by_tls_and_one_that_is_not_is_an_error_of_this_client_alone() 
     shaken.shake_hands();
     // Half of a record.
     shaken.into_stream().write_all(&[23, 3, 3, 0, 100, 1, 2, 3]).expect("sent");
+    // A read ends with the word alone, as with a half of a TCP connection.
     let mut told = world.park("room");
-    told.tls().send_close_notify();
-    told.send("");
-    drop(told);
+    told.half_close_by_tls();
     until("the reader is gone", || world.readers("room") == 0);
+    told.is_closed_by_tls();
+    let mut stream = world.client();
+    let accept = [("Accept", "text/event-stream")];
+    stream.send(request("GET", "/read?channel=room", &accept, None));
+    until("the stream waits", || world.readers("room") == 1);
+    stream.half_close_by_tls();
+    until("the stream is gone", || world.readers("room") == 0);
     world.client().get("/health", &[]).ok();
 }
 

@@ -2,8 +2,9 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -404,6 +405,30 @@ fn a_full_disk_refuses_changes_and_recovers() {
         has_all(&server, &acknowledged);
         assert_eq!(server.read("room", "1").ids().len(), acknowledged.len(), "{sync}");
     }
+}
+
+#[test]
+fn a_disk_smaller_than_a_segment_is_used() {
+    let journal = Journal::new("small");
+    // No space can be reserved.
+    let server = journal.start_with_fault("fallocate:error=ENOSPC", &[]);
+    let (acknowledged, refusal) = write_on(&server, 20);
+    assert_eq!((acknowledged.len(), refusal), (20, None));
+    kill(server);
+    let server = journal.start(&[]);
+    has_all(&server, &acknowledged);
+}
+
+#[test]
+fn an_empty_folder_that_others_could_read_becomes_that_of_the_journal() {
+    let journal = Journal::new("open");
+    let mode = || fs::metadata(journal.path()).expect("a folder").permissions().mode() & 0o777;
+    fs::create_dir(journal.path()).expect("a folder");
+    fs::set_permissions(journal.path(), Permissions::from_mode(0o755)).expect("its mode");
+    let checked = run_with(&["--journal", &journal.path(), "--check", "--listen", "127.0.0.1:0"]);
+    assert_eq!((checked.code, mode()), (Some(0), 0o755), "a check changes nothing: {checked:?}");
+    kill(journal.start(&[]));
+    assert_eq!(mode(), 0o700);
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use super::boot_id::boot_id;
 use super::directory::Directory;
 use super::journal_error::JournalError;
-use super::recovery::{Item, boot_id, read_journal};
+use super::recovery::{Item, read_journal};
 
 /// State of a journal that could be used.
 #[derive(Debug, PartialEq, Eq)]

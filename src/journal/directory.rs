@@ -1,16 +1,16 @@
 //! The directory of a journal: its owner, its lock, and its files by system calls.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Access, AtFlags, CWD, FlockOperation, accessat};
+use rustix::fs::{Access as SystemAccess, AtFlags, CWD, FlockOperation, accessat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
@@ -26,6 +26,15 @@ const DIRECTORY_MODE: u32 = 0o700;
 const LOCK_INTERVAL: Duration = Duration::from_millis(1);
 
 const LOCK_NAME: &str = "lock";
+
+/// Users that have access to the directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Owner,
+    /// Others too, but there is nothing in it yet.
+    OthersWhileEmpty,
+}
+
 /// The directory of a journal.
 #[derive(Clone, Debug)]
 pub struct Directory {
@@ -45,7 +54,8 @@ impl Directory {
         &self.path
     }
 
-    /// Creates the directory if it is missing, and checks that others have no access.
+    /// Creates the directory if it is missing, and checks that others have no access. Takes it away
+    /// from them while the directory is empty: then they have seen nothing.
     pub(super) fn prepare(&self) -> Result<(), JournalError> {
         match DirBuilder::new().mode(DIRECTORY_MODE).create(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -53,7 +63,11 @@ impl Directory {
             }
             _ => {}
         }
-        self.check_access()
+        if self.check_access()? == Access::OthersWhileEmpty {
+            fs::set_permissions(&self.path, Permissions::from_mode(DIRECTORY_MODE))
+                .map_err(|error| JournalError::io("change the mode of", &self.path, &error))?;
+        }
+        Ok(())
     }
 
     fn creation_error(&self, error: &io::Error) -> JournalError {
@@ -67,7 +81,7 @@ impl Directory {
     /// Checks what [`Directory::prepare`] and [`Directory::lock`] need, without a change. Returns
     /// whether the directory exists.
     pub(super) fn check(&self) -> Result<bool, JournalError> {
-        let change = Access::WRITE_OK | Access::EXEC_OK;
+        let change = SystemAccess::WRITE_OK | SystemAccess::EXEC_OK;
         match fs::symlink_metadata(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -77,7 +91,9 @@ impl Directory {
                     .map_err(|error| self.creation_error(&error.into()));
             }
             Err(error) => return Err(self.creation_error(&error)),
-            Ok(_) => self.check_access()?,
+            Ok(_) => {
+                self.check_access()?;
+            }
         }
         accessat(CWD, &self.path, change, AtFlags::EACCESS)
             .map(|()| true)
@@ -88,8 +104,9 @@ impl Directory {
         JournalError::io("lock the journal", &self.path.join(LOCK_NAME), error)
     }
 
-    /// Checks that the directory is one, is the user's own, and that others have no access.
-    fn check_access(&self) -> Result<(), JournalError> {
+    /// Checks that the directory is one, is the user's own, and that others have no access to what
+    /// is in it.
+    fn check_access(&self) -> Result<Access, JournalError> {
         let about = fs::metadata(&self.path)
             .map_err(|error| JournalError::io("read the journal", &self.path, &error))?;
         let path = self.path.display();
@@ -105,13 +122,17 @@ impl Directory {
                 user.as_raw()
             )));
         }
-        if about.mode() & 0o077 != 0 {
-            return Err(JournalError(format!(
+        let is_open = about.mode() & 0o077 != 0;
+        // A directory that cannot be listed is not known to be empty.
+        let is_empty = || fs::read_dir(&self.path).is_ok_and(|mut it| it.next().is_none());
+        match is_open {
+            false => Ok(Access::Owner),
+            true if is_empty() => Ok(Access::OthersWhileEmpty),
+            true => Err(JournalError(format!(
                 "others have access to the journal {path}, which holds secrets: run \
                  `chmod 700 {path}`"
-            )));
+            ))),
         }
-        Ok(())
     }
 
     /// Takes the lock of the directory. Another process that has it is an error.

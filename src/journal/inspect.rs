@@ -3,10 +3,11 @@
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
+use super::boot_id::boot_id;
 use super::directory::Directory;
 use super::files::{Files, segment_name, snapshot_name};
 use super::journal_error::JournalError;
-use super::recovery::{boot_id, read_journal};
+use super::recovery::read_journal;
 use super::snapshot_file::{ReadError, read_snapshot};
 use crate::log::{FileHeader, Record, SegmentScan, Tail};
 

@@ -140,6 +140,10 @@ impl Journal {
     #[must_use]
     pub fn close(mut self) -> (Option<OwnedFd>, Option<Outcome>) {
         self.abandon_snapshot();
+        match &mut self.writer {
+            Some(writer) => writer.give_back_space(),
+            None => self.helper.send(Job::GiveBackSpace),
+        }
         self.helper.end();
         let outcome = self.take_outcome();
         (self.lock, outcome)

@@ -259,6 +259,25 @@ fn only_the_owner_may_read_the_files() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o750)).unwrap();
     let error = Opened::open(config(&path, SyncMode::Always)).err().expect("others have access");
     assert!(error.0.contains("chmod 700"), "{error}");
+    for name in files(&path) {
+        std::fs::remove_file(path.join(name)).unwrap();
+    }
+    Opened::open(config(&path, SyncMode::Always)).expect("nothing is in it");
+    assert_eq!(mode(&path), 0o700, "others lose their access");
+}
+
+#[test]
+fn a_stopped_journal_has_the_bytes_of_its_records_alone() {
+    for sync in [SyncMode::Always, SyncMode::Os] {
+        let (_test, path, mut journal) = new_journal(sync);
+        let length = || std::fs::metadata(path.join(segment_name(1))).unwrap().len();
+        append_records(&mut journal, 1..=2);
+        assert_eq!(length(), SEGMENT_BYTES, "the space of the next ones");
+        let _ = journal.journal.close();
+        assert!(length() < SEGMENT_BYTES, "{} bytes", length());
+        let (_, (_, records)) = Loop::open(&path, sync);
+        assert_eq!(records, (1..=2).map(record).collect::<Vec<_>>());
+    }
 }
 
 #[test]

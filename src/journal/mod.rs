@@ -21,6 +21,7 @@
 //! Every start copies the newest segment to a new file. After a failed `fdatasync`, the kernel may
 //! show records that the disk does not have and never will: the copy has them.
 
+mod boot_id;
 mod check;
 mod directory;
 mod files;
@@ -39,6 +40,7 @@ mod stepped_helper;
 mod storage;
 mod worker;
 
+pub use boot_id::BOOT_ID_ENV;
 pub use check::{Checked, check};
 pub use directory::{Directory, is_journal_file};
 pub use inspect::{FileState, FileSummary, Summary, inspect};

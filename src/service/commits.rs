@@ -72,6 +72,8 @@ pub(super) struct Commits {
     /// Time at which the last record of this process came back. `None` without a cluster, and while
     /// this process is not in it.
     pub(super) heard_at: Option<Millis>,
+    /// Time of the first record that was withdrawn, unless a later one has come back.
+    pub(super) withdrawn_at: Option<Millis>,
 }
 
 /// A call that waits for the log.
@@ -158,6 +160,7 @@ impl Default for Commits {
             heartbeat_at: Millis(0),
             is_heartbeat_late: false,
             heard_at: None,
+            withdrawn_at: None,
             delay: CommitDelay::default(),
             spare: None,
             position: 0,
@@ -302,8 +305,14 @@ impl Commits {
     }
 
     /// Returns the time for which a record has been written.
-    pub(super) fn lag_ms(&self, now: Millis) -> u64 {
+    fn record_ms(&self, now: Millis) -> u64 {
         self.record.as_ref().map_or(0, |record| now.0 - record.now.mono.0)
+    }
+
+    /// Returns the time for which the log has not taken a record that was to be written. A record
+    /// that was withdrawn, with its calls refused, does not end it.
+    fn lag_ms(&self, now: Millis) -> u64 {
+        self.withdrawn_at.map_or_else(|| self.record_ms(now), |at| now.0 - at.0)
     }
 
     /// Returns how the log responds.
@@ -311,7 +320,7 @@ impl Commits {
         let slow_ms = SLOW_MS + hub.round_trip_ms();
         // Nothing of this process may be on its way: a log that is full refuses all of it.
         let is_silent = self.heard_at.is_some_and(|at| at.after(slow_ms) <= now);
-        match self.lag_ms(now) {
+        match self.record_ms(now) {
             _ if self.has_failed => LogHealth::Stalled,
             LATE_MS.. => LogHealth::Stalled,
             lag_ms if lag_ms >= slow_ms || is_silent => LogHealth::Slow,

@@ -271,8 +271,8 @@ impl<L: Listener> Service<L> {
         match client.state() {
             State::Closing => {}
             _ if event.is_error => self.close(key),
-            State::LongPolling { .. } if event.is_read_closed => self.close(key),
-            State::Committing | State::LongPolling { .. } | State::Writing(_) => {
+            State::LongPolling { .. } => self.dispatch_to_poll(key, event),
+            State::Committing | State::Writing(_) => {
                 if event.is_writable {
                     self.flush_write_queue(key);
                 }
@@ -288,10 +288,18 @@ impl<L: Listener> Service<L> {
         self.enforce_memory_limit(key);
     }
 
+    fn dispatch_to_poll(&mut self, key: Key, event: Event) {
+        if self.has_peer_ended(key, event) {
+            self.close(key);
+        } else if event.is_writable {
+            self.flush_write_queue(key);
+        }
+    }
+
     fn dispatch_to_stream(&mut self, key: Key, event: Event) {
         let Some((_, stream)) = self.io.clients.stream_mut(key) else { return };
         let is_websocket = stream.stream.transport == Transport::WebSocket;
-        if event.is_read_closed && !is_websocket {
+        if !is_websocket && self.has_peer_ended(key, event) {
             return self.close(key);
         }
         if event.is_writable {
@@ -301,6 +309,19 @@ impl<L: Listener> Service<L> {
         if is_websocket && (event.is_readable || event.is_read_closed) {
             self.process_input(key);
         }
+    }
+
+    /// Returns whether the peer of a client whose read is pending sends nothing more.
+    fn has_peer_ended(&mut self, key: Key, event: Event) -> bool {
+        let ClientIo { clients, .. } = &mut self.io;
+        let socket = &mut clients.expect_mut(key).socket;
+        if event.is_read_closed || !event.is_readable || !socket.is_tls() {
+            return event.is_read_closed;
+        }
+        let has_ended = socket.has_ended();
+        let steps = socket.take_steps();
+        clients.budget.charge_socket(steps);
+        has_ended
     }
 
     /// Counts the memory of a client after its input was handled. If the memory has grown and

@@ -35,6 +35,7 @@ impl<L: Listener> Service<L> {
         let Self { hub, io, commits, .. } = self;
         let now = io.now.mono;
         commits.heard_at = Some(now);
+        commits.withdrawn_at = None;
         if commits.is_heartbeat_late {
             commits.heartbeat_at = now;
         }

@@ -31,6 +31,21 @@ pub trait Socket: Read + Write {
         false
     }
 
+    /// Returns whether the peer has said by TLS that it sends nothing more, which is no event.
+    /// Reads nothing.
+    fn has_ended(&mut self) -> bool {
+        false
+    }
+
+    /// Copies the bytes that wait, without reading them. Sockets below TLS have this.
+    ///
+    /// # Errors
+    ///
+    /// Those of a read.
+    fn peek(&mut self, _buffer: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Returns whether the next read returns something although no event will say so.
     fn has_input(&self) -> bool {
         false

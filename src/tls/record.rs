@@ -35,6 +35,9 @@ pub const RECORD_BYTES_MAX: usize = HEADER_BYTES + CIPHERTEXT_BYTES_MAX;
 /// Bytes of a sealed record in addition to its plaintext: header, inner type, tag.
 pub const OVERHEAD_BYTES: usize = HEADER_BYTES + 1 + TAG_BYTES;
 
+/// Length of a `close_notify` without padding.
+pub(super) const CLOSE_NOTIFY_BYTES: usize = OVERHEAD_BYTES + 2;
+
 /// Records that a key may seal. RFC 8446, section 5.5 allows AES-GCM 2^24.5. The other
 /// cipher needs no limit, and has the same one.
 const RECORDS_MAX: u32 = Count::MAX;
@@ -195,6 +198,14 @@ impl Traffic {
         let suite = self.suite;
         let (key, iv) = suite.prepare_from(self.split().1);
         Opener { traffic: self, key, iv, ignores_tickets: false }
+    }
+
+    /// Returns whether `record` is a `close_notify`, and forgets it: it is still to be opened.
+    pub(super) fn is_close_notify(&mut self, mut record: [u8; CLOSE_NOTIFY_BYTES]) -> bool {
+        let Opener { key, iv, traffic, .. } = self.opener();
+        let (header, sealed) = record.split_at_mut(HEADER_BYTES);
+        let opened = key.open_in_place(nonce(iv, traffic.opened), Aad::from(header), sealed);
+        opened.is_ok_and(|inner| matches!(*inner, [_, 0, 21]))
     }
 
     /// Encodes the connection for another process: the number of the suite, whether a `KeyUpdate`

@@ -10,7 +10,9 @@ use super::alert::Alert;
 use super::batch::{Batch, Fault, Sender, open_all, seal_all, send_alert};
 use super::context::{Outcome, TlsContext};
 use super::handshake::{Failure, Handshake, Kind, Progress};
-use super::record::{HEADER_BYTES, OVERHEAD_BYTES, RECORD_BYTES_MAX, Traffic, record_length};
+use super::record::{
+    CLOSE_NOTIFY_BYTES, HEADER_BYTES, OVERHEAD_BYTES, RECORD_BYTES_MAX, Traffic, record_length,
+};
 use super::unsent::{Unsent, write};
 
 /// Records that cost one step of a turn's budget, of 5 µs: one costs 0.4 µs, measured with ring.
@@ -116,6 +118,21 @@ impl Session {
 
     pub(super) fn is_handshaking(&self) -> bool {
         matches!(self, Self::Handshaking(_))
+    }
+
+    /// Returns whether the next record, which was not read, is `close_notify`.
+    #[inline(never)]
+    pub(super) fn is_close_notify(&mut self, record: [u8; CLOSE_NOTIFY_BYTES]) -> bool {
+        let traffic = match self {
+            Self::Idle(traffic) => traffic,
+            Self::Busy(busy) if busy.input.is_empty() => &mut busy.traffic,
+            _ => return false,
+        };
+        if !matches!(record_length(&record), Ok(Some(CLOSE_NOTIFY_BYTES))) {
+            return false;
+        }
+        STEPS.set(STEPS.get() + 1);
+        traffic.is_close_notify(record)
     }
 
     /// Returns whether a read returns something although no event will say so.

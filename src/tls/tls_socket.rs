@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::rc::Rc;
 
 use super::context::TlsContext;
+use super::record::CLOSE_NOTIFY_BYTES;
 use super::session::{Session, take_steps};
 use crate::service::Socket;
 
@@ -100,6 +101,13 @@ impl<S: Socket> Socket for TlsSocket<S> {
             session.close(&mut self.inner);
         }
         self.inner.shut_down_writing()
+    }
+
+    fn has_ended(&mut self) -> bool {
+        let Some(session) = &mut self.session else { return false };
+        let mut record = [0; CLOSE_NOTIFY_BYTES];
+        let is_whole = self.inner.peek(&mut record).is_ok_and(|length| length == record.len());
+        is_whole && session.is_close_notify(record)
     }
 
     fn has_input(&self) -> bool {

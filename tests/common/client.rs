@@ -84,6 +84,16 @@ impl Client {
         self.tls.as_mut().expect("a client with TLS")
     }
 
+    /// Says by TLS that nothing more is sent, and continues to read.
+    #[track_caller]
+    pub fn half_close_by_tls(&mut self) {
+        let tls = self.tls.as_mut().expect("a client with TLS");
+        tls.send_close_notify();
+        while tls.wants_write() {
+            tls.write_tls(&mut self.stream).expect("a record is sent");
+        }
+    }
+
     /// Gives up the connection for its socket.
     pub fn into_stream(self) -> TcpStream {
         self.stream

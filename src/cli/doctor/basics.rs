@@ -46,8 +46,11 @@ pub(super) fn tls(target: &mut Target) -> Option<CheckResult> {
         // The next check has the same error, and reports it.
         return Some(CheckResult::skip("no connection could be made"));
     };
+    let (mut text, fix) = certificate_problem(code, &why, &host.name);
+    if let Some(certificate) = ServerCertificate::get(host) {
+        text = format!("{text} ({})", certificate.describe(SystemTime::now()));
+    }
     target.verify = Verify::No;
-    let (text, fix) = certificate_problem(code, &why, &host.name);
     Some(CheckResult::fail(text, fix))
 }
 
