@@ -5,15 +5,16 @@
 //! sandbox. An idle server needs a third of that code.
 #![allow(unsafe_code)]
 
-use std::ffi::c_void;
+use std::ffi::{c_ulong, c_void};
 
 use rustix::mm::{Advice, madvise};
-use rustix::param::page_size;
 
 /// `PT_LOAD`: the segment is mapped.
 const LOAD: u32 = 1;
 /// `PF_W`: the segment is writable.
 const WRITABLE: u32 = 2;
+/// `AT_PAGESZ`: bytes of a page.
+const PAGE_SIZE: c_ulong = 6;
 
 /// Beginning of an ELF file with 64 bits, as in elf(5).
 #[repr(C)]
@@ -41,6 +42,10 @@ unsafe extern "C" {
     /// The mapped beginning of the program. The linker defines it.
     #[link_name = "__ehdr_start"]
     static FILE_HEADER: FileHeader;
+
+    /// Value of the kernel for this process, as in getauxval(3). rustix has one too, which reads
+    /// memory that valgrind does not map.
+    safe fn getauxval(kind: c_ulong) -> c_ulong;
 }
 
 /// Unmaps the code and the constants of the program. The next use of a page maps it again, from the
@@ -58,8 +63,12 @@ pub fn release() {
     let mapped = || segments.iter().filter(|segment| segment.kind == LOAD);
     // The linker's addresses begin at zero, unless the program is for a fixed address.
     let Some(first) = mapped().find(|segment| segment.offset == 0) else { return };
+    let page_bytes = getauxval(PAGE_SIZE) as usize;
+    if page_bytes == 0 {
+        return;
+    }
     for segment in mapped().filter(|segment| segment.flags & WRITABLE == 0) {
-        let start = (segment.address - first.address) as usize / page_size() * page_size();
+        let start = (segment.address - first.address) as usize / page_bytes * page_bytes;
         let end = (segment.address - first.address + segment.memory_bytes) as usize;
         let address = header.cast::<c_void>().cast_mut().wrapping_byte_add(start);
         // SAFETY: nothing writes to the segment, so its pages are those of the file.

@@ -5,6 +5,7 @@
 //! reader must see the same message at the same position. In the end, the log must hold each
 //! written message once. So a lost, doubled or reordered message is found for any server.
 
+use std::slice;
 use std::time::{Duration, Instant};
 
 use support::incoming::{Cutter, Item};
@@ -32,6 +33,9 @@ pub(crate) struct Size {
     /// Whether all readers connect without waiting for others. Otherwise some at a time do:
     /// Pushpin answers 502 to some of a hundred.
     pub(crate) at_once: bool,
+    /// Whether each target has the readers and writers of its own rooms, as servers that share
+    /// nothing. Otherwise each room has readers at all targets, and the first one gets the writes.
+    pub(crate) is_apart: bool,
 }
 
 struct Reader {
@@ -93,7 +97,7 @@ impl Crowd {
     /// return: a later one would, in some runs, get its beginning and the first message in one
     /// send.
     ///
-    /// The first target gets the writes. The readers are spread over all, from the last one on.
+    /// If the targets share their rooms, the readers are spread over all, from the last one on.
     pub(crate) fn gather(targets: &[Target], size: Size) -> Result<Self> {
         let target = targets.first().ok_or("a crowd without a server")?;
         let mut crowd = Self {
@@ -101,7 +105,11 @@ impl Crowd {
             tokens: Vec::new(),
             buffer: vec![0; BUFFER_BYTES],
             readers: Readers::new(target.dialect, size),
-            writers: Writers::new(target, size.rooms, size.writers)?,
+            writers: Writers::new(
+                if size.is_apart { targets } else { slice::from_ref(target) },
+                size.rooms,
+                size.writers,
+            )?,
             progress: Instant::now(),
         };
         for (token, writer) in (WRITER_TOKENS..).zip(&crowd.writers.all) {
@@ -111,8 +119,12 @@ impl Crowd {
         for first in (0..total).step_by(CONNECT_BATCH) {
             let batch = first..total.min(first + CONNECT_BATCH);
             for index in batch.clone() {
-                let before_last = index / size.rooms % targets.len();
-                let target = &targets[targets.len() - 1 - before_last];
+                let target = if size.is_apart {
+                    &targets[index % size.rooms % targets.len()]
+                } else {
+                    let before_last = index / size.rooms % targets.len();
+                    &targets[targets.len() - 1 - before_last]
+                };
                 let client = Client::connect(target, index as u32)?;
                 crowd.poller.add(&client, index as u64)?;
                 crowd.readers.all.push(Reader {
@@ -409,8 +421,14 @@ mod tests {
 
     /// A crowd of one room with these written messages, without clients.
     fn crowd(written: &[u32]) -> Crowd {
-        let size =
-            Size { rooms: 1, readers_per_room: 0, writers: 0, form: Form::Plain, at_once: false };
+        let size = Size {
+            rooms: 1,
+            readers_per_room: 0,
+            writers: 0,
+            form: Form::Plain,
+            at_once: false,
+            is_apart: false,
+        };
         let nowhere = Target::new(SocketAddrV4::new([127, 0, 0, 1].into(), 1), Dialect::Speak);
         let mut crowd = Crowd::gather(&[nowhere], size).unwrap();
         crowd.readers.rooms[0].written = written.to_vec();

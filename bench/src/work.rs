@@ -1,5 +1,6 @@
 //! Workloads that move messages through a crowd: fan-out, chat, and idle readers.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 use std::{cmp, slice};
 
@@ -100,18 +101,38 @@ impl Work {
 /// Runs a fan-out by servers of the same channels. The first one gets the writes, and the last one
 /// the first reader.
 pub(crate) fn fanout(targets: &[Target], cores: Cores, work: Fanout) -> Result<Sample> {
-    let Fanout { readers, messages, .. } = work;
-    let size =
-        Size { rooms: 1, readers_per_room: readers, writers: 1, form: work.form, at_once: false };
+    fanout_to_rooms(targets, cores, work, 1)
+}
+
+/// Runs a fan-out by servers that share nothing. Each has its part of the readers, and gets each
+/// message by a write.
+pub(crate) fn fanout_apart(targets: &[Target], cores: Cores, work: Fanout) -> Result<Sample> {
+    fanout_to_rooms(targets, cores, work, targets.len())
+}
+
+/// Sends each message to all rooms, and waits until all readers have it. Several rooms are each at
+/// a server of its own.
+fn fanout_to_rooms(targets: &[Target], cores: Cores, work: Fanout, rooms: usize) -> Result<Sample> {
+    let Fanout { readers, messages, form } = work;
+    let size = Size {
+        rooms,
+        readers_per_room: readers / rooms,
+        writers: rooms,
+        form,
+        at_once: false,
+        is_apart: rooms > 1,
+    };
     let mut crowd = Crowd::gather(targets, size)?;
+    let all = 0..rooms as u32;
     // The first message pays for allocations that later ones reuse.
-    send_to_all(&mut crowd, 0, 0, readers)?;
+    send_to_all(&mut crowd, all.clone(), 0, size.readers_per_room)?;
     let window = Window::open(targets, cores)?;
     let mut last = Histogram::default();
     for seq in 1..=messages as u32 {
-        last.record(send_to_all(&mut crowd, 0, seq, readers)?);
+        last.record(send_to_all(&mut crowd, all.clone(), seq, size.readers_per_room)?);
     }
-    let mut sample = finish(&crowd, window, (readers * messages) as u64, &last)?;
+    let deliveries = (size.readers_per_room * rooms * messages) as u64;
+    let mut sample = finish(&crowd, window, deliveries, &last)?;
     let mut resident = 0;
     for target in targets.iter().filter(|target| target.process.is_some()) {
         resident += memory_of(target)?.total;
@@ -128,6 +149,7 @@ fn chat(target: &Target, cores: Cores, work: Chat) -> Result<Sample> {
         writers: 64,
         form: work.form,
         at_once: false,
+        is_apart: false,
     };
     let targets = slice::from_ref(target);
     let mut crowd = Crowd::gather(targets, size)?;
@@ -165,12 +187,14 @@ fn finish(crowd: &Crowd, window: Window, all: u64, latency: &Histogram) -> Resul
     Ok(Sample { latency: latency.summary(), answer_bytes: crowd.answer_bytes(), ..sample })
 }
 
-/// Writes a message to a room and waits until every reader has it. Returns the time until the last
-/// one.
-fn send_to_all(crowd: &mut Crowd, room: u32, seq: u32, readers: usize) -> Result<Duration> {
+/// Writes a message to rooms of so many readers each, and waits until every reader has it. Returns
+/// the time until the last one.
+fn send_to_all(crowd: &mut Crowd, rooms: Range<u32>, seq: u32, readers: usize) -> Result<Duration> {
     let start = Instant::now();
-    let wanted = crowd.delivered() + readers as u64;
-    crowd.write(room, seq)?;
+    let wanted = crowd.delivered() + (rooms.len() * readers) as u64;
+    for room in rooms {
+        crowd.write(room, seq)?;
+    }
     let mut last = start;
     while crowd.delivered() < wanted || crowd.unanswered() > 0 {
         crowd.turn(POLL_TIMEOUT, |delivery| last = delivery.at)?;
@@ -184,8 +208,14 @@ const COME_BATCH: usize = 40;
 /// Measures readers that come, wait until they are in their room, and leave.
 fn come(target: &Target, cores: Cores, cycles: usize, form: Form) -> Result<Sample> {
     let targets = slice::from_ref(target);
-    let size =
-        |readers_per_room| Size { rooms: 1, readers_per_room, writers: 0, form, at_once: false };
+    let size = |readers_per_room| Size {
+        rooms: 1,
+        readers_per_room,
+        writers: 0,
+        form,
+        at_once: false,
+        is_apart: false,
+    };
     drop(Crowd::gather(targets, size(COME_BATCH))?);
     let window = Window::open(targets, cores)?;
     for done in (0..cycles).step_by(COME_BATCH) {
@@ -197,8 +227,14 @@ fn come(target: &Target, cores: Cores, cycles: usize, form: Form) -> Result<Samp
 /// Measures readers that all connect at once. A latency is the time until one of them waits.
 fn come_back(target: &Target, cores: Cores, readers: usize, form: Form) -> Result<Sample> {
     let targets = slice::from_ref(target);
-    let size =
-        |readers_per_room| Size { rooms: 1, readers_per_room, writers: 0, form, at_once: true };
+    let size = |readers_per_room| Size {
+        rooms: 1,
+        readers_per_room,
+        writers: 0,
+        form,
+        at_once: true,
+        is_apart: false,
+    };
     drop(Crowd::gather(targets, size(COME_BATCH))?);
     let window = Window::open(targets, cores)?;
     let crowd = Crowd::gather(targets, size(readers))?;
@@ -214,19 +250,20 @@ fn idle(target: &Target, cores: Cores, readers: usize, form: Form) -> Result<Sam
         writers: 1,
         form,
         at_once: false,
+        is_apart: false,
     };
     // Code is loaded on first use. That is no reader's memory, so each path runs once before.
     let targets = slice::from_ref(target);
     // Nor is the memory of handshakes, so as many are made at a time as later.
     let warm_up = CONNECT_BATCH / 2;
     let mut first = Crowd::gather(targets, size(2, warm_up))?;
-    send_to_all(&mut first, 1, 0, warm_up)?;
+    send_to_all(&mut first, 1..2, 0, warm_up)?;
     drop(first);
     let window = Window::open(targets, cores)?;
     let before = resting(target)?;
     let mut crowd = Crowd::gather(targets, size(1, readers))?;
     let waiting = resting(target)?;
-    send_to_all(&mut crowd, 0, 0, readers)?;
+    send_to_all(&mut crowd, 0..1, 0, readers)?;
     let notified = resting(target)?;
     let usage = window.close()?;
     crowd.check()?;
@@ -320,6 +357,14 @@ mod tests {
             let sample = sample.unwrap_or_else(|error| panic!("{work:?}: {error}"));
             assert!(sample.operations > 0 && sample.cost.is_none());
         }
+    }
+
+    #[test]
+    fn servers_that_share_nothing_have_equal_parts_of_the_readers() {
+        let work = Fanout { readers: 50, messages: 30, form: Form::Plain };
+        let targets = [baseline(), baseline()];
+        let sample = fanout_apart(&targets, Cores::choose().unwrap(), work).unwrap();
+        assert_eq!(sample.operations, 50 * 30);
     }
 
     #[test]

@@ -27,7 +27,8 @@ pub(crate) struct Writer {
 }
 
 pub(crate) struct Writers {
-    pub(crate) target: Target,
+    /// A room's writers are at the target of its number, divided by that of all targets.
+    pub(crate) targets: Vec<Target>,
     pub(crate) all: Vec<Writer>,
     /// In rotation, so that all writers are used.
     pub(crate) idle: VecDeque<usize>,
@@ -39,13 +40,16 @@ pub(crate) struct Writers {
 }
 
 impl Writers {
-    pub(crate) fn new(target: &Target, rooms: usize, writers: usize) -> Result<Self> {
-        let target = *target;
-        let writer = |number| Ok(Writer { client: connect_writer(&target, number)?, busy: None });
-
+    /// Connects so many writers, to each target in turn.
+    pub(crate) fn new(targets: &[Target], rooms: usize, writers: usize) -> Result<Self> {
+        let target = targets.first().ok_or("writers without a server")?;
+        let writer = |number: u32| -> Result<Writer> {
+            let target = &targets[number as usize % targets.len()];
+            Ok(Writer { client: connect_writer(target, number)?, busy: None })
+        };
         let is_framed = target.dialect.writes_frames();
         Ok(Self {
-            target,
+            targets: targets.to_vec(),
             all: (0..writers as u32).map(writer).collect::<Result<_>>()?,
             idle: (0..writers).collect(),
             queue: VecDeque::new(),
@@ -57,12 +61,16 @@ impl Writers {
 
     /// Gives pending writes to free writers.
     pub(crate) fn pump(&mut self) -> Result<()> {
-        while let (Some(&index), Some(&write)) = (self.idle.front(), self.queue.front()) {
+        let targets = self.targets.len();
+        while let Some(&write) = self.queue.front() {
+            let is_at_room = |index: &usize| index % targets == write.room as usize % targets;
+            let Some(place) = self.idle.iter().position(is_at_room) else { break };
+            let index = self.idle[place];
             let template = &mut self.templates[write.room as usize];
             template.number(0, write.seq);
             self.all[index].client.send(&template.bytes)?;
             self.all[index].busy = Some(write);
-            self.idle.pop_front();
+            self.idle.remove(place);
             self.queue.pop_front();
         }
         Ok(())
@@ -75,7 +83,8 @@ impl Writers {
         poller: &Poller,
     ) -> Result<()> {
         let Writer { client, busy } = &mut self.all[index];
-        let (dialect, idle, ids) = (self.target.dialect, &mut self.idle, &mut self.ids);
+        let target = self.targets[index % self.targets.len()];
+        let (dialect, idle, ids) = (target.dialect, &mut self.idle, &mut self.ids);
         let mut is_answered = false;
         client.receive(&mut self.cutter, buffer, |client, frame| {
             if let Some(Greeting::Reply(bytes)) = dialect.greeting(frame, None) {
@@ -90,7 +99,7 @@ impl Writers {
             Ok(())
         })?;
         if is_answered && dialect.closes_after_write() {
-            *client = connect_writer(&self.target, index as u32)?;
+            *client = connect_writer(&target, index as u32)?;
             poller.add(client, WRITER_TOKENS + index as u64)?;
         }
         Ok(())

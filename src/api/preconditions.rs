@@ -17,7 +17,7 @@ use super::params::Parameters;
 use super::read_params::ReadParams;
 use super::transport::Transport;
 use crate::http::Request;
-use crate::hub::{self, Credentials, Mode, Since, Standing};
+use crate::hub::{self, Credentials, Mode, Standing};
 
 impl Context<'_> {
     /// Checks that this process is in its cluster, if there is one. Before, it knows little.
@@ -30,6 +30,12 @@ impl Context<'_> {
             return Ok(());
         }
         Err(Error::OverCapacity("this node is joining its cluster; retry later"))
+    }
+
+    /// Returns whether a read that would be answered at once first waits for a barrier.
+    #[inline]
+    pub(super) fn may_be_behind(&self) -> bool {
+        self.hub.is_clustered() && self.waited.is_none()
     }
 
     /// Returns the error of a call. It is another one if the call would wait for the end of its
@@ -69,6 +75,11 @@ impl Api {
             Ok(None) if parameters.timeout.as_deref() == Some("0") => Mode::Immediate,
             Ok(None) => Mode::LongPoll,
         };
+        let is_anonymous = parameters.connection.is_none() && parameters.auth.is_none();
+        if call == Call::Read && mode != Mode::Stream && is_anonymous {
+            // As below, and for most calls.
+            return Ok(None);
+        }
         Ok(self.find_wait(context, call, parameters, mode))
     }
 
@@ -120,14 +131,14 @@ impl Api {
             (Call::Read, Some(Standing::Elsewhere), Some(credentials)) => {
                 self.hold(context, parameters, credentials, mode).or(barrier)
             }
+            // The read itself finds out whether it is answered at once.
+            (Call::Read, None | Some(Standing::Held), _) if mode != Mode::Stream => None,
             (Call::Read, ..) => {
                 let params = ReadParams::parse(parameters, self.poll_timeout_ms).ok()?;
                 let request = params.request(mode, context.token);
-                let is_relative = |since: &Since| !matches!(since, Since::Id(_));
                 let is_answered_at_once = mode != Mode::LongPoll
                     || context.hub.has_news(context.now, &request)
-                    || (barrier.is_some()
-                        && request.targets.iter().any(|(_, since)| is_relative(since)));
+                    || (barrier.is_some() && !request.has_ids());
                 match (standing, credentials) {
                     _ if is_answered_at_once => barrier,
                     (Some(Standing::Unsure), _) => barrier,

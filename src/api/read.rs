@@ -1,6 +1,7 @@
 //! `/read` as a response at once, or as a long poll.
 
 use super::api::{Api, Handled};
+use super::behind::Behind;
 use super::calls::Context;
 use super::error::Error;
 use super::json;
@@ -25,7 +26,9 @@ impl Api {
         }
         let params = ReadParams::parse(call.parameters, self.poll_timeout_ms)?;
         let mode = if params.wait_ms > 0 { Mode::LongPoll } else { Mode::Immediate };
-        match context.hub.read(context.now, &params.request(mode, context.token))? {
+        let request = params.request(mode, context.token);
+        let may_be_behind = context.may_be_behind();
+        match context.hub.read_at(context.now, &request, may_be_behind)? {
             ReadResult::Ready(reply) => {
                 let labels = call.parameters.channels.iter();
                 let insertions = Some(&mut self.insertions);
@@ -37,6 +40,7 @@ impl Api {
                 format: call.options.to_reply_format(call.parameters),
                 wait_ms: params.wait_ms,
             })),
+            ReadResult::Behind => Ok(Some(Handled::Behind(Behind::Barrier))),
             ReadResult::Streaming(..) => unreachable!("the mode is not Stream"),
         }
     }

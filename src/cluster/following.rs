@@ -43,8 +43,9 @@ impl ClusterLog {
         if let Some(reader) = &mut self.reader {
             return reader.send(&mut *self.follower, &self.keys, self.now_ms);
         }
-        let (read, newest) = (self.read_id.to_string(), self.newest_id.to_string());
-        let count = self.page_size.entries().to_string();
+        let (read, newest) = (self.read_id.text(), self.newest_id.text());
+        let mut count = itoa::Buffer::new();
+        let count = count.format(self.page_size.entries());
         self.follower.send(&[
             b"XREAD",
             b"COUNT",

@@ -5,7 +5,6 @@
 //! be those of the library, which suit a server with gigabytes.
 
 use std::fmt;
-use std::io::Write;
 
 use bytes::BytesMut;
 use resp_rs::resp2::{Frame, parse_frame};
@@ -62,7 +61,9 @@ pub fn push_command(out: &mut Vec<u8>, args: &[&[u8]]) {
 }
 
 fn write_line(out: &mut Vec<u8>, kind: u8, number: usize) {
-    write!(out, "{}{number}\r\n", char::from(kind)).expect("a vector takes all bytes");
+    out.push(kind);
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Decoder of replies, which come in pieces of any size. Each byte is searched and parsed once,

@@ -117,6 +117,8 @@ pub(super) struct ChannelLocal {
     /// used since. Only [`Channels::set_dropping`](super::channels::Channels::set_dropping) sets
     /// it.
     pub(super) is_dropping: bool,
+    /// In a cluster, the next heartbeat tells the number of readers, if that is another one then.
+    pub(super) is_count_marked: bool,
     /// Number of commands for the channel that wait for their place in the log.
     pub(super) proposed: u32,
 }
@@ -167,6 +169,7 @@ impl Channel {
             local: ChannelLocal {
                 readers_in_order: Vec::new(),
                 reader_count: 0,
+                is_count_marked: false,
                 last_use: now,
                 timer: None,
                 is_dirty: false,

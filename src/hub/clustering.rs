@@ -158,10 +158,12 @@ impl Hub {
         }
         // A record may be half applied.
         let hash = nodes.hash_at(position).unwrap_or(shared_hash);
-        let channels = &self.channels;
+        let channels = &mut self.channels;
         let changes = nodes.reader_counts.take_changes(|name| {
-            let index = channels.find_name(name);
-            index.map_or(0, |index| channels[index].local.reader_count as u32)
+            let Some(index) = channels.find_name(name) else { return 0 };
+            let local = channels.local_mut(index);
+            local.is_count_marked = false;
+            local.reader_count as u32
         });
         let readers = changes.iter().map(|(name, count)| (&**name, *count)).collect();
         self.propose(&Command::Heartbeat { position, hash, readers });

@@ -26,6 +26,15 @@ pub struct ReadRequest<'a> {
     pub token: u64,
 }
 
+impl ReadRequest<'_> {
+    /// Returns whether the read begins at an id in each channel, whatever the channel has.
+    #[cold]
+    #[must_use]
+    pub fn has_ids(&self) -> bool {
+        self.targets.iter().all(|(_, since)| matches!(since, Since::Id(_)))
+    }
+}
+
 /// Waiting behaviour of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -46,4 +55,6 @@ pub enum ReadResult<'h> {
     /// The stream waits, and this is its first reply. [`Hub::deliver`](super::Hub::deliver) gives
     /// it the others, until it is closed or completed.
     Streaming(ReaderKey, Reply<'h>),
+    /// The read did not start: see [`Hub::read_at`](super::Hub::read_at).
+    Behind,
 }

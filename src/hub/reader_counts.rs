@@ -92,8 +92,11 @@ impl ReaderCounts {
     }
 
     /// Returns channels whose number is another one than the other nodes know. `count` returns the
-    /// number.
-    pub(super) fn take_changes(&mut self, count: impl Fn(&str) -> u32) -> Vec<(Box<str>, u32)> {
+    /// number, and is called for each channel that is no longer marked.
+    pub(super) fn take_changes(
+        &mut self,
+        mut count: impl FnMut(&str) -> u32,
+    ) -> Vec<(Box<str>, u32)> {
         let names: Vec<_> = self.changed.iter().take(CHANGES_MAX).cloned().collect();
         let mut changes = Vec::new();
         for name in names {

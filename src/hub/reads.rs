@@ -3,6 +3,8 @@
 //! The hub does not limit the duration of a wait. The caller of [`Hub::read`] does, and calls
 //! [`Hub::complete_empty`] when a long poll has waited long enough.
 
+use std::mem;
+
 use super::channel_name::ChannelKey;
 use super::channel_slice::{ChannelSlice, Numbering};
 use super::channels::Channels;
@@ -32,6 +34,8 @@ struct ReadContext {
     session: Option<u32>,
     /// Stream that the new reader replaces.
     old_stream: Option<ReaderKey>,
+    /// Nothing is answered at once: this process may be behind.
+    may_be_behind: bool,
 }
 
 impl Hub {
@@ -45,8 +49,25 @@ impl Hub {
     /// log, [`Error::SessionEnding`].
     #[inline]
     pub fn read(&mut self, now: Now, request: &ReadRequest<'_>) -> Result<ReadResult<'_>, Error> {
+        self.read_at(now, request, false)
+    }
+
+    /// Starts a read as [`Hub::read`] does. If `may_be_behind`, this process may lack what others
+    /// have acknowledged: then a read that would be answered at once does not start, nor one that
+    /// begins at an id that depends on the newest one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Hub::read`].
+    #[inline]
+    pub fn read_at(
+        &mut self,
+        now: Now,
+        request: &ReadRequest<'_>,
+        may_be_behind: bool,
+    ) -> Result<ReadResult<'_>, Error> {
         let session = self.sessions.authenticate_reader(request.credentials)?;
-        let context = ReadContext { caller: session, session, old_stream: None };
+        let context = ReadContext { caller: session, session, old_stream: None, may_be_behind };
         self.begin_read(now, request, context)
     }
 
@@ -70,10 +91,12 @@ impl Hub {
         let session = caller.or(session);
         let grace_ms = request.grace_ms.or(Some(grace_ms.into()));
         let request = ReadRequest { grace_ms, mode: Mode::Stream, ..*request };
-        let context = ReadContext { caller, session, old_stream: Some(key) };
+        let context = ReadContext { caller, session, old_stream: Some(key), may_be_behind: false };
         match self.begin_read(now, &request, context)? {
             ReadResult::Streaming(new_key, reply) => Ok((new_key, reply)),
-            ReadResult::Ready(_) | ReadResult::Pending(_) => unreachable!("the mode is Stream"),
+            ReadResult::Ready(_) | ReadResult::Pending(_) | ReadResult::Behind => {
+                unreachable!("the mode is Stream")
+            }
         }
     }
 
@@ -114,6 +137,11 @@ impl Hub {
                 .any(|(lookup, since)| self.slice_since(lookup, since, numbering).has_news()),
             Mode::Stream => true,
         };
+        if context.may_be_behind && !(waits && request.has_ids()) {
+            // The call has come in time, however long it waits.
+            self.touch(context.caller, now.mono);
+            return Ok(ReadResult::Behind);
+        }
         let superseded = context
             .caller
             .filter(|_| request.mode == Mode::LongPoll)
@@ -414,9 +442,13 @@ fn subscribe(
 
 /// Makes the next heartbeat tell the other nodes how many readers the channels of a reader have.
 #[cold]
-fn mark_reader_counts(nodes: &mut Nodes, channels: &Channels, reader: &Reader) {
+fn mark_reader_counts(nodes: &mut Nodes, channels: &mut Channels, reader: &Reader) {
     for subscription in reader.subscriptions.as_slice() {
-        nodes.reader_counts.mark(&channels[subscription.channel].name);
+        let local = channels.local_mut(subscription.channel);
+        // Each reader comes and goes with each message: only the first one pays.
+        if !mem::replace(&mut local.is_count_marked, true) {
+            nodes.reader_counts.mark(&channels[subscription.channel].name);
+        }
     }
 }
 

@@ -65,6 +65,9 @@ pub(crate) struct TimerWheel<K> {
     occupied: [u64; LEVELS],
     /// Timers that are due and not yet popped.
     due: Slot,
+    /// No timer is due before this time. Setting a timer may lower it, and only a walk through the
+    /// levels raises it. Until then, the clock stays behind.
+    quiet_until: Millis,
 }
 
 /// List that a timer belongs to.
@@ -83,6 +86,7 @@ impl<K: Copy> TimerWheel<K> {
             levels: Box::new([[EMPTY; SLOTS]; LEVELS]),
             occupied: [0; LEVELS],
             due: EMPTY,
+            quiet_until: Millis(u64::MAX),
         }
     }
 
@@ -91,6 +95,7 @@ impl<K: Copy> TimerWheel<K> {
         let deadline = deadline.min(Millis(self.clock.0 | (SPAN_MS - 1)));
         let index = self.timers.insert(Timer { deadline, next: NONE, prev: NONE, key });
         self.link(index);
+        self.quiet_until = self.quiet_until.min(deadline);
         TimerId::at(index)
     }
 
@@ -134,15 +139,24 @@ impl<K: Copy> TimerWheel<K> {
     }
 
     /// Removes the next timer that is due at `now` and returns its key. Call it until `None`.
+    #[inline]
     pub(crate) fn pop(&mut self, now: Millis) -> Option<K> {
+        // Each turn asks, and hardly ever is there one.
+        if now < self.quiet_until { None } else { self.pop_due(now) }
+    }
+
+    #[inline(never)]
+    fn pop_due(&mut self, now: Millis) -> Option<K> {
         while self.due.head == NONE {
             let Some((level, slot)) = self.first_occupied() else {
                 self.clock = self.clock.max(now);
+                self.quiet_until = Millis(u64::MAX);
                 return None;
             };
             let start = self.slot_start(level, slot);
             if start > now {
                 self.clock = self.clock.max(now);
+                self.quiet_until = self.levels[level][slot].earliest;
                 return None;
             }
             self.enter(start, level, slot);

@@ -149,3 +149,20 @@ fn a_read_waits_for_its_barrier_for_as_long_as_redis_responds() {
         }
     }
 }
+
+/// Each of the forms of a time of zero is that of a read that is answered at once. In some rounds,
+/// the other node gets the record later than the reply to the write comes.
+#[test]
+fn a_read_that_may_not_wait_sees_what_was_acknowledged() {
+    let mut scene = Scene::new(&[0, 10, 50]);
+    for round in 0..20 {
+        for timeout in ["0", "00", "-0"] {
+            let id = scene.write();
+            let from_id = id.to_string();
+            let params = [("channel", "c"), ("from_id", &*from_id), ("timeout", timeout)];
+            let asked = scene.cluster.ask(1, "/read", &params);
+            let (status, body) = scene.cluster.await_response(asked, 900);
+            assert_eq!((status, ids(&body)), (200, vec![id]), "round {round}, {timeout}: {body}");
+        }
+    }
+}

@@ -351,6 +351,7 @@ impl World {
             ReadResult::Ready(reply) => (Outcome::Answer(answer_of(&reply)), None),
             ReadResult::Pending(key) => (Outcome::Pends, Some(key)),
             ReadResult::Streaming(key, reply) => (Outcome::Streams(answer_of(&reply)), Some(key)),
+            ReadResult::Behind => unreachable!("there is no log"),
         })
     }
 
