@@ -24,7 +24,7 @@ fn an_error_names_the_bad_option() {
     for address in ["nonsense", "127.0.0.1:99999", "127.0.0.1:x", "[::1:80"] {
         fails(&["--listen", address], address);
     }
-    let cases: [(&str, &[&str]); 14] = [
+    let cases: [(&str, &[&str]); 15] = [
         ("--history", &["abc", "", "-1", "1.5", "99999999999999999999999"]),
         ("--poll-timeout", &["5x", "ms", "-1", "soon"]),
         ("--connection-timeout", &["nan"]),
@@ -38,6 +38,7 @@ fn an_error_names_the_bad_option() {
         ("--trust-proxy", &["10.0.0.0/33"]),
         ("--max-rate", &["fast"]),
         ("--user", &[""]),
+        ("--cluster", &["", "http://localhost", "redis://", "redis://localhost/first"]),
         ("--log", &["loud"]),
     ];
     for (option, values) in cases {
