@@ -25,18 +25,20 @@ fn the_read_name_follows_from_the_secret_write_name() {
 }
 
 #[test]
-fn the_secret_writes_introduces_and_reads_and_the_name_given_away_only_reads() {
+fn the_secret_of_a_feed_only_writes_and_the_name_given_away_only_reads() {
     let server = Server::patient(&[]);
     let (write, read) = feed(&server);
     assert_eq!(server.write(&write, "first"), 1);
     let me = server.introduce(&write, "the reporter");
     assert_eq!(me.id, 2);
-    for name in [&write, &read] {
-        let answer = server.read(name, "0");
-        assert_eq!(answer.texts(), ["first", "the reporter"]);
-        let members = server.members(name);
-        assert_eq!(members["members"][0]["message"], "the reporter");
-        assert_eq!(members["members"].as_array().map(Vec::len), Some(1));
+    assert_eq!(server.read(&read, "0").texts(), ["first", "the reporter"]);
+    let members = server.members(&read);
+    assert_eq!(members["members"][0]["message"], "the reporter");
+    assert_eq!(members["members"].as_array().map(Vec::len), Some(1));
+    for path in ["/read", "/members"] {
+        let params = [("channel", &*write), ("from_id", "0"), ("timeout", "0")];
+        server.get(path, &params).fails_with(403, "not_readable");
+        server.client().post_form(path, &params).fails_with(403, "not_readable");
     }
     for path in ["/write", "/introduce"] {
         let params = [("channel", &*read), ("message", "a lie")];
@@ -73,6 +75,10 @@ fn frames_make_feeds_and_write_to_them() {
     assert!(write.starts_with("~f") && read.starts_with("~b"), "{names}");
     let lie = json!({"call": "write", "channel": read, "message": "a lie", "ref": 2});
     assert_eq!(socket.call(&lie)["error"], "not_writable");
+    for call in ["read", "members"] {
+        let peek = json!({"call": call, "channel": write, "ref": 3});
+        assert_eq!(socket.call(&peek)["error"], "not_readable");
+    }
     let news = json!({"call": "write", "channel": write, "message": "news", "ref": 3});
     assert_eq!(socket.call(&news)["id"], 1);
     let other = json!({"call": "create", "kind": "other", "ref": 4});

@@ -72,3 +72,20 @@ fn the_error_for_too_low_a_limit_on_open_files_says_what_to_set() {
     });
     server.write("room", "howdy");
 }
+
+#[test]
+fn the_addresses_are_the_first_lines_whatever_was_loaded() {
+    let folder = Folder::new("first-lines");
+    for (option, name) in [("--state", "state"), ("--journal", "journal")] {
+        let path = folder.file(name).display().to_string();
+        let start = || Server::with(&[option, &path, "--admin-listen", "127.0.0.1:0"]);
+        let mut server = start();
+        server.write("room", "howdy");
+        server.stop();
+        let server = start();
+        common::until("it is logged", || server.logged(" channels=1 ") == 1);
+        let log = server.log();
+        let greetings = log.iter().take_while(|line| line.contains(" listening on http"));
+        assert_eq!(greetings.count(), 2, "{option}: {log:?}");
+    }
+}

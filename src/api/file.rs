@@ -75,10 +75,6 @@ impl Api {
                 options.push_body(out, web::PIXEL);
                 200
             }
-            Route::Root => {
-                self.writer.push_json(out, options, web::ROOT_JSON, 0);
-                200
-            }
             Route::File(file) => self.writer.push_file(out, options, file, request),
             Route::Call(_) | Route::Asterisk => {
                 unreachable!("a call is no file, and `*` allows only OPTIONS")

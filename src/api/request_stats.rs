@@ -84,7 +84,7 @@ impl From<Route> for RequestKind {
         match route {
             Route::Call(call) => Self::Call(call),
             Route::ImageTest => Self::ImageTest,
-            Route::File(_) | Route::Root => Self::File,
+            Route::File(_) => Self::File,
             Route::Asterisk => Self::None,
         }
     }

@@ -11,8 +11,6 @@ pub(super) enum Route {
     Call(Call),
     ImageTest,
     File(&'static File),
-    /// `/` without the demo.
-    Root,
     /// `OPTIONS *`: the server as a whole.
     Asterisk,
 }
@@ -30,7 +28,6 @@ impl Route {
         match path {
             "/image-test" => Ok(Self::ImageTest),
             "*" => Ok(Self::Asterisk),
-            "/" if !has_demo => Ok(Self::Root),
             _ => web::file(path, has_demo).map(Self::File).ok_or(Error::NotFound),
         }
     }
@@ -40,7 +37,7 @@ impl Route {
         match self {
             Self::Call(call) if call.allows_head() => "GET, HEAD, POST, OPTIONS",
             Self::Call(_) => "GET, POST, OPTIONS",
-            Self::ImageTest | Self::File(_) | Self::Root => "GET, HEAD, OPTIONS",
+            Self::ImageTest | Self::File(_) => "GET, HEAD, OPTIONS",
             Self::Asterisk => "OPTIONS",
         }
     }

@@ -40,7 +40,7 @@ pub enum PairKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadName;
 
-/// Error: the write name of an inbox cannot be used for reading.
+/// Error: the write name of an inbox or of a feed cannot be used for reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotReadable;
 
@@ -190,10 +190,10 @@ impl<'a> ChannelName<'a> {
     ///
     /// # Errors
     ///
-    /// [`NotReadable`] for the write name of an inbox.
+    /// [`NotReadable`] for the write name of an inbox or of a feed.
     pub fn for_reading(self) -> Result<ChannelKey<'a>, NotReadable> {
         match self {
-            Self::Given(PairKind::Inbox, _) => Err(NotReadable),
+            Self::Given(PairKind::Inbox, _) | Self::Secret(PairKind::Feed, _) => Err(NotReadable),
             _ => Ok(self.key()),
         }
     }
@@ -305,7 +305,7 @@ mod tests {
         // Reading, writing, removing, kicking.
         let cases = [
             (PairKind::Inbox, [true, false, true, false], [false, true, false, false]),
-            (PairKind::Feed, [true, true, true, false], [true, false, false, false]),
+            (PairKind::Feed, [false, true, true, false], [true, false, false, false]),
             (PairKind::Room, [true, true, true, true], [true, true, false, false]),
         ];
         for (kind, secret, given) in cases {

@@ -8,7 +8,7 @@ use log::LevelFilter;
 
 use super::listen_addr::{ListenAddr, TLS_PREFIX};
 use crate::api::Cidr;
-use crate::clustered::{HAS_CLUSTER, HAS_CLUSTER_TLS};
+use crate::clustered::HAS_CLUSTER_TLS;
 use crate::log::SyncMode;
 
 pub(crate) fn nonzero<T: Default + PartialEq>(value: T) -> Result<T, String> {
@@ -171,13 +171,19 @@ pub(super) fn parse_name(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("needs a name".into()) } else { Ok(text.to_owned()) }
 }
 
-/// Takes the URL of a cluster. The server parses it.
+/// Checks the URL of a cluster, which may have a password. The server parses it again, with the
+/// password from elsewhere.
+#[cfg(feature = "cluster")]
 pub(super) fn parse_cluster(text: &str) -> Result<String, String> {
-    if HAS_CLUSTER {
-        parse_name(text)
-    } else {
-        Err("this build has no cluster; use the full one".into())
+    match crate::cluster::ClusterUrl::parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
     }
+}
+
+#[cfg(not(feature = "cluster"))]
+pub(super) fn parse_cluster(_: &str) -> Result<String, String> {
+    Err("this build has no cluster; use the full one".into())
 }
 
 /// Takes the file with the authorities of a cluster. The server reads it.

@@ -10,10 +10,12 @@ use std::fmt::Arguments;
 use std::io::{self, Write};
 use std::panic::{self, Location};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Mutex, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::clock::unix_ms;
 
 /// Logger on standard error.
 struct StandardError;
@@ -24,6 +26,34 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 /// Dropped lines that the log has reported.
 static DROPPED_REPORTED: AtomicU64 = AtomicU64::new(0);
 
+/// Lines that [`HeldLines`] holds back. `None` if lines are written at once.
+static HELD: Mutex<Option<Vec<String>>> = Mutex::new(None);
+
+/// Holds back the lines of a start until it is dropped: the addresses are to come first, and what
+/// is loaded before they are bound is logged too. At most a few lines.
+pub(super) struct HeldLines(());
+
+impl HeldLines {
+    /// Begins to hold back lines.
+    pub(super) fn begin() -> Self {
+        *HELD.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
+        Self(())
+    }
+}
+
+impl Drop for HeldLines {
+    fn drop(&mut self) {
+        write_held();
+    }
+}
+
+/// Writes the lines that were held back, if there are any. From then on, lines are written at once.
+fn write_held() {
+    // A panic may have come while a line was added.
+    let held = HELD.try_lock().ok().and_then(|mut held| held.take());
+    held.into_iter().flatten().for_each(|line| write(&line));
+}
+
 /// Starts to log lines up to this level, and panics as one line each. To be called once.
 pub fn start(level: LevelFilter) {
     if log::set_logger(&StandardError).is_ok() {
@@ -33,6 +63,7 @@ pub fn start(level: LevelFilter) {
     if !cfg!(debug_assertions) {
         panic::set_hook(Box::new(|info| {
             let text = panic_text(info.payload(), info.location());
+            write_held();
             write_line(Level::Error, format_args!("{text}"));
         }));
     }
@@ -56,22 +87,28 @@ impl Log for StandardError {
 }
 
 fn write_line(level: Level, text: Arguments<'_>) {
+    let line = format!("{} {level} {text}\n", rfc_3339(unix_ms()));
+    match HELD.try_lock().as_deref_mut() {
+        Ok(Some(held)) => held.push(line),
+        _ => write(&line),
+    }
+}
+
+/// Writes a whole line, or counts it as dropped.
+fn write(line: &str) {
     if !is_writable() {
         DROPPED.fetch_add(1, Ordering::Relaxed);
         return;
     }
-    let unix_ms =
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-    let time = rfc_3339(unix_ms);
     let dropped = dropped();
     let unreported = dropped - DROPPED_REPORTED.load(Ordering::Relaxed);
     let gap = if unreported == 0 {
         String::new()
     } else {
-        format!("{time} WARN {unreported} log lines dropped\n")
+        format!("{} WARN {unreported} log lines dropped\n", rfc_3339(unix_ms()))
     };
     // One write, so that lines are not torn.
-    match io::stderr().write_all(format!("{gap}{time} {level} {text}\n").as_bytes()) {
+    match io::stderr().write_all(format!("{gap}{line}").as_bytes()) {
         Ok(()) => DROPPED_REPORTED.store(dropped, Ordering::Relaxed),
         Err(_) => {
             DROPPED.fetch_add(1, Ordering::Relaxed);

@@ -53,6 +53,7 @@ use self::event_source::{EventSource, GENERATION_BITS};
 use self::heap_trim::HeapTrim;
 use self::journaling::{JournalHandle, PendingJournal};
 use self::listener::OsListener;
+use self::log_writer::HeldLines;
 use self::signals::Signals;
 use self::startup::InitialState;
 use self::systemd::{Notification, Systemd};
@@ -114,6 +115,7 @@ impl Server {
         let cannot_start = |error: io::Error| {
             StartError(format!("cannot start: {}", diagnose::explain_fd_limit(&error)))
         };
+        let held_lines = HeldLines::begin();
         let file_limit = rlimit::raise_file_limit();
         let (poll, signals, timer) = create_poll().map_err(cannot_start)?;
         let config = hub_config(options, fill_random);
@@ -132,6 +134,7 @@ impl Server {
             tls.set_ticket_keys(&keys);
         }
         let mut listeners = bind_listeners(options, activated, predecessor.as_mut(), tls.as_ref())?;
+        drop(held_lines);
         for (index, listener) in listeners.iter_mut().enumerate() {
             let token = EventSource::Listener(index).token();
             let source = listener.source();

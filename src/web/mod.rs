@@ -102,10 +102,6 @@ const CSP: &str = "Content-Security-Policy: default-src 'none'; \
     frame-ancestors 'self'\r\n\
     Referrer-Policy: no-referrer\r\n";
 
-/// Body of the response to `/` without the demo.
-pub const ROOT_JSON: &[u8] = ROOT_TEXT.as_bytes();
-const ROOT_TEXT: &str = concat!("{\"speak\":\"", env!("CARGO_PKG_VERSION"), "\"}\n");
-
 /// Transparent GIF of one pixel. A page that can load it can reach the listener.
 pub const PIXEL: &[u8] = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff!\xf9\x04\x01\0\0\0\0\
     ,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;";

@@ -312,9 +312,8 @@ impl World {
         let [readable, writable] = names.halves();
         let [readable, writable] = [writable, readable].map(|it| ChannelName::parse(it).unwrap());
         let kind = names.secret.as_ref().map(|(kind, _)| *kind);
-        let is_inbox = kind == Some(PairKind::Inbox);
-        assert_eq!(readable.for_reading().is_err(), is_inbox, "the write half is not readable");
-        let is_half = is_inbox || kind == Some(PairKind::Feed);
+        let is_half = matches!(kind, Some(PairKind::Inbox | PairKind::Feed));
+        assert_eq!(readable.for_reading().is_err(), is_half, "the write half is not readable");
         assert_eq!(writable.for_writing().is_err(), is_half, "the read half is not writable");
         self.compare_counts();
     }
