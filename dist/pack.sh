@@ -67,7 +67,9 @@ pack() {
     rm -r "${OUT:?}/$NAME"
 }
 
-rm -rf "$OUT"
+# Everything of an earlier run, and not the package of `make npm`.
+mkdir -p "$OUT"
+find "$OUT" -mindepth 1 -maxdepth 1 ! -name '*.tgz' -exec rm -rf {} +
 generate speak ''
 changelog >"$OUT/changelog"
 copyright >"$OUT/copyright"

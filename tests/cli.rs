@@ -161,16 +161,23 @@ fn read_without_from_waits_for_the_next_message() {
 #[test]
 fn json_output_is_the_json_of_the_server() {
     let server = Server::start();
-    server.introduce("room", "Josh\u{1}");
-    server.write("room", "two\nlines");
-    let response = server.read("room", "0");
+    let names = server.get("/create", &[("kind", "room")]).ok().json();
+    let name = |key: &str| names[key].as_str().expect("a name").to_owned();
+    let (owner, room) = (name("owner"), name("channel"));
+    server.introduce(&room, "Josh\u{1}");
+    server.write(&room, "two\nlines");
+    server.write(&owner, "by the owner");
+    server.write(&room, "to be removed");
+    server.get("/remove", &[("channel", &owner), ("id", "4")]).ok();
+    let response = server.read(&room, "0");
     let text = String::from_utf8(response.body).expect("JSON is text");
     let (_, rest) = text.split_once('[').expect("messages");
     let (messages, _) = rest.split_once(']').expect("their end");
     let lines = messages.replace("},{", "}\n{") + "\n";
-    run_on(&server, &["read", "room", "--from", "0", "--json"]).prints(&lines);
+    assert!(lines.contains("\"owner\":true") && lines.contains("\"of\":4"), "{lines}");
+    run_on(&server, &["read", &room, "--from", "0", "--json"]).prints(&lines);
     // Without --json a message is one line, too.
-    run_on(&server, &["read", "room", "--from", "0"]).prints("two\\nlines\n");
+    run_on(&server, &["read", &room, "--from", "0"]).prints("two\\nlines\nby the owner\n");
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn an_error_names_the_variable_with_a_bad_value() {
 
 #[test]
 fn an_unknown_option_gets_the_nearest_and_the_way_to_help() {
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 10] = [
         (
             &["--poll-timout", "5"],
             "invalid option '--poll-timout'; did you mean --poll-timeout? see",
@@ -73,6 +73,9 @@ fn an_unknown_option_gets_the_nearest_and_the_way_to_help() {
         (&["--hlep"], "invalid option '--hlep'; did you mean --help? see --help"),
         (&["--x"], "invalid option '--x'; see --help"),
         (&["-x"], "invalid option '-x'; see --help"),
+        (&["wirte", "room", "x"], "\"wirte\"; did you mean speak write? see --help"),
+        (&["docter"], "\"docter\"; did you mean speak doctor? see --help"),
+        (&["help"], "\"help\"; use --help"),
         (&["extra"], "unexpected argument \"extra\"; see --help"),
         (&["--no-demo=x"], "; see --help"),
     ];

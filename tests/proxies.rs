@@ -142,6 +142,19 @@ fn consecutive_long_polls_are_answered_when_a_message_comes() {
     });
 }
 
+/// A script tag writes by its query. `HAProxy` has no room for more than 16 KiB of a head.
+#[test]
+fn a_query_of_15_kib_passes_nginx_and_caddy() {
+    let text = "x".repeat(15 * 1024);
+    let write = [("channel", "room"), ("message", &*text)];
+    each(|proxy| {
+        let status = proxy.client().get("/write", &write).status;
+        assert_eq!(status, if proxy.name == "haproxy.cfg" { 400 } else { 200 }, "{}", proxy.name);
+    });
+    let (_redis, nginx) = RECIPES[0].start_before_cluster();
+    nginx.client().get("/write", &write).ok();
+}
+
 #[test]
 fn https_carries_calls_long_polls_streams_and_web_sockets() {
     each(|proxy| {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 /// Keys of a message in the order of the protocol.
-const KEYS: [&str; 6] = ["id", "type", "time", "from", "message", "reason"];
+const KEYS: [&str; 8] = ["id", "type", "time", "from", "owner", "message", "reason", "of"];
 
 /// Destination of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +30,12 @@ pub(super) fn text_line(message: &Value, output: Output) -> Option<String> {
 pub(super) fn json_line(message: &Value, output: Output) -> String {
     let mut line = String::from("{");
     for key in KEYS {
-        // A message has only strings and numbers. Code that prints any value is larger than this
-        // whole file.
+        // A message has only strings, numbers and `true`. Code that prints any value is larger than
+        // this whole file.
         let value = match &message[key] {
             Value::String(text) => serde_json::to_string(text).unwrap_or_default(),
             Value::Number(number) => number.to_string(),
+            Value::Bool(true) => "true".to_owned(),
             _ => continue,
         };
         let comma = if line.len() > 1 { "," } else { "" };
@@ -108,10 +109,14 @@ mod tests {
 
     #[test]
     fn a_message_in_json_keeps_the_order_of_its_keys() {
-        let text =
-            r#"{"id":7,"type":"goodbye","time":1,"from":1,"message":"\u001b\n","reason":"left"}"#;
-        let message: Value = serde_json::from_str(text).unwrap();
-        assert_eq!(json_line(&message, Output::Program), text);
+        for text in [
+            r#"{"id":7,"type":"goodbye","time":1,"from":1,"message":"\u001b\n","reason":"left"}"#,
+            r#"{"id":8,"type":"message","time":1,"from":1,"owner":true,"message":"howdy"}"#,
+            r#"{"id":9,"type":"removal","time":1,"of":8}"#,
+        ] {
+            let message: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(json_line(&message, Output::Program), text);
+        }
         let message = json!({"message": "\u{9b}"});
         assert_eq!(json_line(&message, Output::Terminal), r#"{"message":"\u009b"}"#);
     }

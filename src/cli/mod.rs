@@ -31,7 +31,9 @@ use std::process::ExitCode;
 pub use cli_options::{CliOptions, SERVER_ENV};
 pub use subcommand::Subcommand;
 
-use crate::options::{Arity, Spec, nonzero, parse_bool, parse_duration, parse_origin, set};
+use crate::options::{
+    Arity, Spec, nearest, nonzero, parse_bool, parse_duration, parse_origin, set,
+};
 use cli_options::{Kind, SERVER};
 use exit_status::{ExitStatus, Failure};
 use output::eprint_line;
@@ -270,8 +272,18 @@ fn parse_port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| format!("'{text}' is not a port: give 0 to 65535"))
 }
 
+/// Returns the error of a word that may be meant as the name of a command.
+fn misspelt(word: &str) -> Option<String> {
+    if word == "help" {
+        return Some("unexpected argument \"help\"; use --help".to_owned());
+    }
+    let (name, edits) = nearest(word, COMMANDS.iter().map(|command| command.name))?;
+    (2 * edits <= word.len())
+        .then(|| format!("unexpected argument {word:?}; did you mean speak {name}? see --help"))
+}
+
 /// Runs the command that is the first of `arguments`, which begin after the name of the program.
-/// Returns None if there is no such command: the arguments are options of the server.
+/// Returns None if there is no such or similar command: the arguments are options of the server.
 ///
 /// Exit status: 0 for success, 1 after a failure, 2 for an invalid command line. For the doctor,
 /// 3 if it found nothing worse than a warning.
@@ -280,7 +292,11 @@ pub fn run(
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Option<ExitCode> {
     let word: &OsStr = arguments.first()?;
-    let command = COMMANDS.iter().chain([&GENERATE]).find(|command| word == command.name)?;
+    let Some(command) = COMMANDS.iter().chain([&GENERATE]).find(|command| word == command.name)
+    else {
+        eprint_line(&misspelt(word.to_str()?)?);
+        return Some(ExitCode::from(2));
+    };
     let (code, line) = match command.call(&arguments[1..], variable) {
         Ok(ExitStatus::Success) | Err(Failure::OutputClosed) => (0, None),
         Ok(ExitStatus::FoundFailures) => (1, None),

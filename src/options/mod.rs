@@ -14,6 +14,7 @@ use std::ffi::OsString;
 
 pub use listen_addr::ListenAddr;
 pub(crate) use listen_addr::TLS_PREFIX;
+pub(crate) use nearest::nearest;
 pub(crate) use origin::parse_origin;
 pub use server_options::{Options, SPECS};
 pub use spec::{Arity, BadOption, Spec};
@@ -115,7 +116,7 @@ pub fn unknown_variables(names: impl Iterator<Item = OsString>, known: &[&str]) 
     for name in names {
         let name = name.to_string_lossy();
         if name.starts_with("SPEAK_") && candidates().all(|candidate| candidate != name) {
-            let (nearest, _) = nearest::nearest(&name, candidates()).expect("there are options");
+            let (nearest, _) = nearest(&name, candidates()).expect("there are options");
             // A name may have a line break, and a log line is one line.
             let name = name.replace(char::is_control, "?");
             lines.push(format!("unknown variable {name}: the nearest is {nearest}; see --help"));

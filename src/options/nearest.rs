@@ -2,7 +2,7 @@
 
 /// Returns the candidate that takes the fewest edits to become `name`, and their number. An edit
 /// adds, removes or replaces a character, or swaps two neighbours.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     name: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<(&'a str, usize)> {
