@@ -22,7 +22,8 @@ impl Api {
     /// is no such call: see [`Api::handle_admin`].
     ///
     /// A browser of the operator may show any page, and that page can send requests to the admin
-    /// listener. So a call from a browser is rejected.
+    /// listener. So a call has to be a POST, as no link and no image makes one, and browsers name
+    /// the page of each POST in `Origin`: such a call is rejected.
     pub fn handle_operator_call(
         &mut self,
         context: &mut Context<'_>,
@@ -35,11 +36,11 @@ impl Api {
             _ => return None,
         };
         let error = match request.method {
-            Method::Get | Method::Post if is_from_browser(request) => Error::BadOrigin,
-            Method::Get | Method::Post => {
+            Method::Post if request.origin.is_none() && !request.is_cross_site => {
                 return Some(self.handle_call(context, call, request, out));
             }
-            _ => Error::MethodNotAllowed("GET, POST"),
+            Method::Post => Error::BadOrigin,
+            _ => Error::MethodNotAllowed("POST"),
         };
         let options = ResponseOptions {
             cors_grant: CorsGrant::Private,
@@ -107,17 +108,4 @@ impl Api {
         self.json = body;
         persistence
     }
-}
-
-/// Returns whether a browser has sent the request. With a POST, a browser names the page in
-/// `Origin`. With the GET of a link or an image, it does not, and it sends `Sec-Fetch-Site` only to
-/// this machine or over https. But no page changes how its browser calls itself.
-fn is_from_browser(request: &Request<'_>) -> bool {
-    let has = |name| request.field(name).next().is_some();
-    let is_browser = |agent: &[u8]| agent.starts_with(b"Mozilla/");
-    let is_get_of_browser =
-        || has("sec-fetch-site") || has("referer") || request.field("user-agent").any(is_browser);
-    request.origin.is_some()
-        || request.is_cross_site
-        || (request.method == Method::Get && is_get_of_browser())
 }
