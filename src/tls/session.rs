@@ -61,6 +61,8 @@ pub(super) struct Busy {
     /// Last byte of the plaintext in `unsent`. The caller has to learn that there is something to
     /// send, so this byte was reported as unsent. The next write begins with it.
     held: Option<u8>,
+    /// The last write has sent a part of `unsent`, and accepted nothing.
+    has_progressed: bool,
     /// The last read has filled its buffer, so the socket may have more.
     may_have_more: bool,
     /// The client sends nothing more.
@@ -121,6 +123,11 @@ impl Session {
     /// Returns whether a read returns something although no event will say so.
     pub(super) fn has_input(&self) -> bool {
         matches!(self, Self::Busy(busy) if busy.may_have_more)
+    }
+
+    /// Returns whether the last write has sent something although it has accepted nothing.
+    pub(super) fn has_progressed(&self) -> bool {
+        matches!(self, Self::Busy(busy) if busy.has_progressed)
     }
 
     /// Returns the memory in bytes that a waiting reader does not have.
@@ -349,7 +356,10 @@ impl Session {
             Self::Idle(traffic) => traffic,
             Self::Busy(busy) if busy.is_write_closed => return Err(ErrorKind::BrokenPipe.into()),
             Self::Busy(busy) => {
-                busy.unsent.flush(socket)?;
+                let unsent = busy.unsent.rest();
+                let flushed = busy.unsent.flush(socket);
+                busy.has_progressed = flushed.is_err() && busy.unsent.rest() < unsent;
+                flushed?;
                 if let Some(held) = busy.held.take() {
                     if first != held {
                         return Err(ErrorKind::InvalidInput.into());
@@ -413,6 +423,7 @@ impl Busy {
             input: Vec::new(),
             unsent: Unsent::default(),
             held: None,
+            has_progressed: false,
             may_have_more: false,
             is_read_closed: false,
             is_write_closed: false,
