@@ -335,6 +335,11 @@ impl<C: Connection> Handshake<C> {
         }
     }
 
+    /// Returns the connection of rustls.
+    pub(super) fn connection(&self) -> &C {
+        &self.connection
+    }
+
     /// Takes what rustls says about the failure of this handshake.
     pub(super) fn take_error(&mut self) -> Option<rustls::Error> {
         self.error.take()
