@@ -297,7 +297,7 @@ impl World {
             }
             Owner::ReadConn(index) => self.on_session_ended(index, number)?,
             // The goodbye came first, and another client took the read over.
-            Owner::ReplacedConn(_) if has_ended(self) => {
+            Owner::ReplacedConn(_) if has_ended(self) || self.clock.was_slow() => {
                 self.count("reads that came after their goodbye");
                 self.drop_link(Some(token));
             }
