@@ -61,6 +61,8 @@ UPGRADES ?= 10
 JOURNAL ?=
 # Number of servers in `make stress` that share a Redis.
 NODES ?= 1
+# 1: the users of `make stress` speak TLS.
+TLS ?=
 # Directory on the disk that `make bench-journal` measures.
 DISK ?= target
 # Works with the stable compiler: only an address sanitizer would need a nightly one.
@@ -199,7 +201,7 @@ overload: ## measure: try thousands of slow clients, and 20,000 connects at once
 stress: stress-build ## measure: try upgrades and kills under load, for a minute
 	$(STRESS) --speak target/release/speak --seconds $(SECONDS) --users $(USERS) \
 	    --upgrades $(UPGRADES) $(if $(SEED),--seed $(SEED)) \
-	    $(if $(JOURNAL),--journal $(JOURNAL)) --nodes $(NODES)
+	    $(if $(JOURNAL),--journal $(JOURNAL)) --nodes $(NODES) $(if $(TLS),--tls)
 
 stress-build:
 	cargo build --release --locked

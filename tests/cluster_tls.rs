@@ -10,6 +10,7 @@ struct World {
     folder: Folder,
     authority: Pair,
     redis: Redis,
+    names: String,
 }
 
 impl World {
@@ -18,7 +19,14 @@ impl World {
         redis.promise_no_nodes();
         let authority = Pair::authority(&folder, "authority");
         let names = format!("IP:{}", redis.address().ip());
-        let pair = authority.issue(&folder, "server", &names, &ECDSA, "30");
+        let world = Self { folder, authority, redis, names };
+        world.set_certificate("server", &world.names, "30");
+        world
+    }
+
+    /// Gives Redis a certificate for these names, which is valid for so many days.
+    fn set_certificate(&self, file: &str, names: &str, days: &str) {
+        let pair = self.authority.issue(&self.folder, file, names, &ECDSA, days);
         let set = [
             ["tls-auth-clients", "no"],
             ["tls-cert-file", text(&pair.certificate)],
@@ -26,8 +34,7 @@ impl World {
             ["tls-port", "6380"],
         ];
         let set = [&["CONFIG", "SET"][..], set.as_flattened()].concat();
-        assert_eq!(redis.command(&set).text(), "OK");
-        Self { folder, authority, redis }
+        assert_eq!(self.redis.command(&set).text(), "OK");
     }
 
     fn url(&self) -> String {
@@ -97,6 +104,32 @@ fn a_start_says_what_is_wrong_with_the_authority_or_the_server() {
         assert_eq!(finished.code, Some(code), "{options:?} {finished:?}");
         assert!(finished.stderr.contains(reason), "{options:?} {finished:?}");
     }
+}
+
+#[test]
+fn a_check_tells_about_the_certificate_of_redis() {
+    let world = World::new();
+    let (url, ca) = (world.url(), text(&world.authority.certificate));
+    let stranger = Pair::authority(&world.folder, "stranger");
+    let check =
+        |url: &str, ca: &str| fail_to_start(&["--check", "--cluster", url, "--cluster-ca", ca]);
+    let assert_says = |finished: &Finished, code: i32, line: &str| {
+        assert_eq!(finished.code, Some(code), "{finished:?}");
+        let said = format!("{}{}", finished.stdout, finished.stderr);
+        assert!(said.contains(line), "{finished:?}");
+    };
+    let is_left = "days left of the certificate of its Redis";
+    let good = check(&url, ca);
+    assert_says(&good, 0, is_left);
+    assert!(!good.stdout.contains("warn"), "{good:?}");
+    let other = text(&stranger.certificate);
+    assert_says(&check(&url, other), 1, "its certificate is not of an authority in --cluster-ca");
+    let away = format!("rediss://{}:1", world.redis.address().ip());
+    assert_says(&check(&away, ca), 0, "a start waits for its Redis");
+    world.set_certificate("soon", &world.names, "5");
+    assert_says(&check(&url, ca), 0, "warn  cluster");
+    world.set_certificate("other", "DNS:other.example.test", "30");
+    assert_says(&check(&url, ca), 1, "its certificate is for another name");
 }
 
 #[test]

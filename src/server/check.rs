@@ -7,6 +7,7 @@
 use std::fmt::Arguments;
 use std::fs;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -26,6 +27,10 @@ use crate::options::{ListenAddr, Options};
 use crate::sandbox::{OutgoingPorts, Sandbox};
 use crate::service::hub_config;
 use crate::snapshot::{LoadError, StateFile};
+
+const SECONDS_PER_DAY: u64 = 86_400;
+/// A certificate with less time is a warning. ACME clients renew 30 days before the end.
+const DAYS_LEFT_MIN: u64 = 14;
 
 /// Checks what a start with these options needs, and prints a line for each finding on standard
 /// output. Drops the privileges of the process, as a start does. `random` fills a buffer.
@@ -67,12 +72,36 @@ pub(super) fn check(
     check_tls(tls.is_some(), options.listen.iter().any(|it| matches!(it, ListenAddr::Tls(_))))?;
     let limits = files.accept_limits(options.max_clients, addresses.len());
     report("ok", "limits", format_args!("{} clients at once", limits.clients));
-    let outgoing = ClusterSockets::check(options)?;
-    if outgoing.is_some() {
+    let cluster = ClusterSockets::check(options)?;
+    if let Some(cluster) = &cluster {
         report("ok", "cluster", format_args!("the host of its Redis is known"));
+        for (address, expires_s) in &cluster.certificates {
+            check_certificate(*address, expires_s)?;
+        }
     }
-    let outgoing = outgoing.unwrap_or_else(|| OutgoingPorts::Only(Vec::new()));
+    let outgoing = cluster.map_or(OutgoingPorts::Only(Vec::new()), |cluster| cluster.outgoing);
     check_confined(options, sandbox, &outgoing, state.as_ref(), tls.as_ref())
+}
+
+/// Reports the certificate of a Redis, or the reason why there is none. A start waits for a Redis
+/// that is away, and fails if a certificate is wrong.
+fn check_certificate(address: SocketAddr, expires_s: &io::Result<u64>) -> Result<(), StartError> {
+    let name = "cluster";
+    match expires_s {
+        Ok(expires_s) => {
+            let days = expires_s.saturating_sub(unix_ms() / 1000) / SECONDS_PER_DAY;
+            let verdict = if days < DAYS_LEFT_MIN { "warn" } else { "ok" };
+            let text = format_args!("{address}: {days} days left of the certificate of its Redis");
+            report(verdict, name, text);
+        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return Err(StartError(format!("--cluster: {address}: {error}")));
+        }
+        Err(error) => {
+            report("warn", name, format_args!("{address}: {error}; a start waits for its Redis"));
+        }
+    }
+    Ok(())
 }
 
 /// Drops the privileges, and checks what has to work without them.

@@ -481,8 +481,13 @@ impl<S: Socket> Client<S> {
         }
         let Some(queue) = &mut self.write_queue else { return Ok(Flush::Complete) };
         let result = queue.flush(&mut self.socket)?;
-        if result == Flush::Complete {
-            self.write_queue = None;
+        match result {
+            Flush::Complete => self.write_queue = None,
+            // A peer that takes a record of TLS in small pieces is slow, and not gone.
+            Flush::WouldBlock { progress: false } if self.socket.has_progressed() => {
+                return Ok(Flush::WouldBlock { progress: true });
+            }
+            Flush::WouldBlock { .. } => {}
         }
         Ok(result)
     }

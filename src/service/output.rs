@@ -10,6 +10,7 @@ use super::fair_queue::DeferredSend;
 use super::http::Pause;
 use super::listener::Listener;
 use super::service::Service;
+use super::socket::Socket as _;
 use super::stream_state::Backlog;
 use super::write_queue::Flush;
 use crate::api::{Chunk, Error, Payload};
@@ -93,14 +94,19 @@ impl<L: Listener> Service<L> {
     /// Sends the write queue: the socket has become writable.
     pub(super) fn flush_write_queue(&mut self, key: Key) {
         let client = self.io.clients.expect_mut(key);
-        if let Some(unsent) = client.queued_bytes() {
-            let result = client.flush();
-            // Events may be longer than it was known.
-            let sent = unsent.saturating_sub(client.queued_bytes().unwrap_or(0));
-            self.io.clients.budget.charge_flush(sent);
-            self.on_flushed(key, &result);
-            self.schedule_cut_flush(key);
-        }
+        let Some(unsent) = client.queued_bytes() else {
+            // The rest of a handshake, which was over before the client could take all of it.
+            if client.socket.is_tls() {
+                client.flush_socket();
+            }
+            return;
+        };
+        let result = client.flush();
+        // Events may be longer than it was known.
+        let sent = unsent.saturating_sub(client.queued_bytes().unwrap_or(0));
+        self.io.clients.budget.charge_flush(sent);
+        self.on_flushed(key, &result);
+        self.schedule_cut_flush(key);
     }
 
     /// Makes sends that earlier turns deferred, while `has_budget` returns true.

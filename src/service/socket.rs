@@ -51,6 +51,12 @@ pub trait Socket: Read + Write {
         false
     }
 
+    /// Returns whether the last write has sent something although it has accepted nothing: a part
+    /// of what earlier ones have accepted.
+    fn has_progressed(&self) -> bool {
+        false
+    }
+
     /// Returns the bytes of the socket's buffers.
     fn memory(&self) -> usize {
         0

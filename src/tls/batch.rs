@@ -13,6 +13,10 @@ use super::unsent::{Unsent, write};
 /// send, and cost time to open.
 const EMPTY_RECORDS_MAX: usize = 32;
 
+/// `KeyUpdate`s that one read accepts, with data between them or not. Each derives keys, and no
+/// client needs several in 64 KiB.
+pub(super) const KEY_UPDATES_MAX: usize = 32;
+
 thread_local! {
     /// Sealed records on their way to the kernel. A call needs this until it returns, so all
     /// clients share it.
@@ -29,6 +33,8 @@ pub(super) struct Batch {
     pub(super) is_closed: bool,
     /// Number of these records.
     pub(super) records: usize,
+    /// Number of `KeyUpdate`s among them.
+    pub(super) key_updates: usize,
 }
 
 /// Reason why a connection ends with an error.
@@ -54,7 +60,7 @@ pub(super) fn open_all(
     bytes: &mut [u8],
     sender: Sender,
 ) -> Result<Batch, Fault> {
-    let mut batch = Batch { plaintext: 0, used: 0, is_closed: false, records: 0 };
+    let mut batch = Batch { plaintext: 0, used: 0, is_closed: false, records: 0, key_updates: 0 };
     let (mut key, mut empty) = (None, 0);
     let mut traffic = Some(traffic);
     while !batch.is_closed
@@ -76,11 +82,12 @@ pub(super) fn open_all(
                 batch.plaintext += length;
                 empty = 0;
             }
-            Opened::Data(_) | Opened::KeyUpdate => empty += 1,
+            Opened::Data(_) => empty += 1,
+            Opened::KeyUpdate => batch.key_updates += 1,
             Opened::CloseNotify => batch.is_closed = true,
             Opened::ErrorAlert(alert) => return Err(Fault::Theirs(alert)),
         }
-        if empty > EMPTY_RECORDS_MAX {
+        if empty > EMPTY_RECORDS_MAX || batch.key_updates > KEY_UPDATES_MAX {
             return Err(Fault::Ours(Alert::UnexpectedMessage));
         }
         batch.used += length;

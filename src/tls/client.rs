@@ -21,6 +21,7 @@ use super::clock::Clock;
 use super::handshake::{Connection, Failure, Handshake, Progress, SecretReceiver};
 use super::provider::client_provider;
 use super::record::{PLAINTEXT_BYTES_MAX, Traffic};
+use super::validity::validity;
 
 /// Number of the alert with which a server asks for a certificate of its client. In TLS 1.3 it
 /// comes after the handshake.
@@ -43,6 +44,7 @@ pub struct TlsClient {
     input: Vec<u8>,
     /// Bytes at the start of `input` that are done with.
     used: usize,
+    server_expires_s: u64,
 }
 
 enum State {
@@ -147,7 +149,8 @@ impl TrustedServers {
         let Ok(connection) = connection else { return Err(failed) };
         let mut handshake = Box::new(Handshake::with(connection));
         handshake.process(out).map_err(|_| failed)?;
-        Ok(TlsClient { state: State::Handshaking(handshake), input: Vec::new(), used: 0 })
+        let state = State::Handshaking(handshake);
+        Ok(TlsClient { state, input: Vec::new(), used: 0, server_expires_s: 0 })
     }
 }
 
@@ -162,6 +165,13 @@ impl TlsClient {
     #[must_use]
     pub fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
+    }
+
+    /// Returns the first Unix second at which the server's certificate is no longer valid, once the
+    /// handshake is over.
+    #[must_use]
+    pub fn server_expires_s(&self) -> u64 {
+        self.server_expires_s
     }
 
     /// Returns the number of bytes of a record that is not complete.
@@ -225,6 +235,9 @@ impl TlsClient {
         let State::Handshaking(handshake) = std::mem::replace(&mut self.state, State::Over) else {
             return Err(BROKEN);
         };
+        let certificates = handshake.connection().peer_certificates();
+        let validity = certificates.and_then(|chain| validity(chain.first()?));
+        self.server_expires_s = validity.map_or(0, |validity| validity.end);
         self.state = State::Open(handshake.finish().ok_or(BROKEN)?);
         Ok(())
     }

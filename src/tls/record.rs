@@ -42,6 +42,10 @@ pub(super) const CLOSE_NOTIFY_BYTES: usize = OVERHEAD_BYTES + 2;
 /// cipher needs no limit, and has the same one.
 const RECORDS_MAX: u32 = Count::MAX;
 
+/// Records that a key of the other side may seal before this side asks for the next one, at its
+/// next data. A side that does not count would be cut after [`RECORDS_MAX`].
+const RECORDS_BEFORE_REQUEST: u32 = RECORDS_MAX / 2;
+
 /// Number of a key's last record: only a `KeyUpdate` or an alert may have it.
 const LAST_RECORD: u32 = RECORDS_MAX - 1;
 
@@ -99,9 +103,43 @@ pub struct Traffic {
     /// Records opened with the present key for receiving: the number of the next one.
     opened: Count,
     suite: Suite,
-    /// The client has asked for a `KeyUpdate`. It goes before the next application data (RFC 8446,
+    key_updates: KeyUpdates,
+}
+
+/// `KeyUpdate` messages that are still to come. One byte: see [`Count`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum KeyUpdates {
+    None = 0,
+    /// The other side has asked for one. It goes before the next application data (RFC 8446,
     /// section 4.6.3).
-    owes_key_update: bool,
+    Owed = 1,
+    /// This side has asked for one.
+    Requested = 2,
+    OwedAndRequested = 3,
+}
+
+impl KeyUpdates {
+    fn new(is_owed: bool, is_requested: bool) -> Self {
+        match (is_owed, is_requested) {
+            (false, false) => Self::None,
+            (true, false) => Self::Owed,
+            (false, true) => Self::Requested,
+            (true, true) => Self::OwedAndRequested,
+        }
+    }
+
+    fn from_number(number: u8) -> Option<Self> {
+        (number < 4).then(|| Self::new(number & 1 != 0, number & 2 != 0))
+    }
+
+    fn is_owed(self) -> bool {
+        matches!(self, Self::Owed | Self::OwedAndRequested)
+    }
+
+    fn is_requested(self) -> bool {
+        matches!(self, Self::Requested | Self::OwedAndRequested)
+    }
 }
 
 /// What a connection begins with after its handshake.
@@ -128,7 +166,8 @@ impl Traffic {
         let mut material = [0; MATERIAL_BYTES];
         material[..length].copy_from_slice(send_secret);
         material[length..2 * length].copy_from_slice(receive_secret);
-        let mut traffic = Self { material, sealed, opened, suite, owes_key_update: false };
+        let key_updates = KeyUpdates::None;
+        let mut traffic = Self { material, sealed, opened, suite, key_updates };
         traffic.keep_send_key();
         Some(traffic)
     }
@@ -185,6 +224,18 @@ impl Traffic {
         let suite = self.suite;
         suite.advance(self.split().1);
         self.opened = Count::ZERO;
+        self.key_updates = KeyUpdates::new(self.key_updates.is_owed(), false);
+    }
+
+    /// Returns whether a `KeyUpdate` goes before the next application data.
+    fn needs_key_update(&self) -> bool {
+        let is_spent = self.sealed.get() >= LAST_RECORD;
+        self.key_updates.is_owed() || is_spent || self.wants_key_update()
+    }
+
+    /// Returns whether the other side has sealed enough records with its key, and does not know.
+    fn wants_key_update(&self) -> bool {
+        self.opened.get() >= RECORDS_BEFORE_REQUEST && !self.key_updates.is_requested()
     }
 
     /// Makes the key for sending ready for some records.
@@ -208,12 +259,12 @@ impl Traffic {
         opened.is_ok_and(|inner| matches!(*inner, [_, 0, 21]))
     }
 
-    /// Encodes the connection for another process: the number of the suite, whether a `KeyUpdate`
-    /// is owed, both sequence numbers, both secrets. Consumes it, so that no key is used on both
-    /// sides.
+    /// Encodes the connection for another process: the number of the suite, that of the
+    /// `KeyUpdate`s still to come, both sequence numbers, both secrets. Consumes it, so that no key
+    /// is used on both sides.
     #[must_use]
     pub fn export(self) -> Vec<u8> {
-        let mut bytes = vec![self.suite as u8, u8::from(self.owes_key_update)];
+        let mut bytes = vec![self.suite as u8, self.key_updates as u8];
         bytes.extend_from_slice(&self.sealed.0);
         bytes.extend_from_slice(&self.opened.0);
         bytes.extend_from_slice(&self.material[..2 * self.suite.secret_bytes()]);
@@ -223,7 +274,7 @@ impl Traffic {
     /// Decodes what [`Traffic::export`] has encoded. `None` if it is something else.
     #[must_use]
     pub fn import(bytes: &[u8]) -> Option<Self> {
-        let (&[suite, owes_key_update], bytes) = bytes.split_first_chunk::<2>()?;
+        let (&[suite, key_updates], bytes) = bytes.split_first_chunk::<2>()?;
         let (sealed, bytes) = bytes.split_first_chunk()?;
         let (opened, secrets) = bytes.split_first_chunk()?;
         let suite = Suite::from_number(suite)?;
@@ -231,8 +282,8 @@ impl Traffic {
         let [sealed, opened] = [*sealed, *opened].map(|bytes| u64::from(Count(bytes).get()));
         let mut traffic =
             Self::new(&TrafficParts { suite, send_secret, receive_secret, sealed, opened })?;
-        traffic.owes_key_update = owes_key_update == 1;
-        (owes_key_update <= 1).then_some(traffic)
+        traffic.key_updates = KeyUpdates::from_number(key_updates)?;
+        Some(traffic)
     }
 }
 
@@ -245,9 +296,10 @@ pub struct Sealer<'a> {
 
 impl Sealer<'_> {
     /// Appends `data` to `out` as one record of application data, after a `KeyUpdate` if one is
-    /// owed or if the key has sealed enough records. `data` has [`PLAINTEXT_BYTES_MAX`] at most.
+    /// owed, or if the key of a side has sealed enough records. `data` has
+    /// [`PLAINTEXT_BYTES_MAX`] at most.
     pub fn seal(&mut self, data: &[u8], out: &mut Vec<u8>) {
-        if self.traffic.owes_key_update || self.traffic.sealed.get() >= LAST_RECORD {
+        if self.traffic.needs_key_update() {
             self.update_key(out);
         }
         self.seal_as(ContentType::ApplicationData, data, out);
@@ -258,10 +310,15 @@ impl Sealer<'_> {
         self.seal_as(ContentType::Alert, &alert.encode(), out);
     }
 
-    /// Appends a `KeyUpdate` that asks for none in return, and replaces the key.
+    /// Appends a `KeyUpdate`, which asks for one in return if the other side is to replace its key,
+    /// and replaces the key of this side.
+    #[cold]
     fn update_key(&mut self, out: &mut Vec<u8>) {
-        self.seal_as(ContentType::Handshake, &key_update(UPDATE_NOT_REQUESTED), out);
-        self.traffic.owes_key_update = false;
+        let wants = self.traffic.wants_key_update();
+        let request = if wants { UPDATE_REQUESTED } else { UPDATE_NOT_REQUESTED };
+        self.seal_as(ContentType::Handshake, &key_update(request), out);
+        let is_requested = wants || self.traffic.key_updates.is_requested();
+        self.traffic.key_updates = KeyUpdates::new(false, is_requested);
         self.traffic.advance_sending();
         (self.key, self.iv) = self.traffic.prepare_send_key();
     }
@@ -335,7 +392,7 @@ pub(super) fn record_length(bytes: &[u8]) -> Result<Option<usize>, Alert> {
 }
 
 /// A record that was opened.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opened {
     /// So many bytes of application data, after the header: they may be none.
     Data(usize),
@@ -391,7 +448,9 @@ impl Opener<'_> {
             22 if self.ignores_tickets && are_tickets(content) => Ok(Opened::Data(0)),
             22 => {
                 let request = parse_key_update(content)?;
-                self.traffic.owes_key_update |= request == UPDATE_REQUESTED;
+                let updates = self.traffic.key_updates;
+                let is_owed = updates.is_owed() || request == UPDATE_REQUESTED;
+                self.traffic.key_updates = KeyUpdates::new(is_owed, updates.is_requested());
                 self.traffic.advance_receiving();
                 let suite = self.traffic.suite;
                 (self.key, self.iv) = suite.prepare_from(self.traffic.split().1);

@@ -293,15 +293,41 @@ fn a_client_that_never_replaces_its_key_is_refused_at_last() {
 }
 
 #[test]
+fn a_key_of_the_other_side_is_replaced_at_half_of_its_records() {
+    for suite in SUITES {
+        let (mut ours, mut theirs) = pair(suite);
+        let half = count(RECORDS_BEFORE_REQUEST - 1);
+        (theirs.sealed, ours.opened) = (half, half);
+        let mut sent = seal(&mut ours, b"not yet");
+        assert_eq!(open(&mut ours, &seal(&mut theirs, b"half")), Ok(Opened::Data(4)));
+        // Once, whatever is sent before the other side has answered.
+        sent.extend([seal(&mut ours, b"one"), seal(&mut ours, b"three")].concat());
+        ours = Traffic::import(&ours.export()).unwrap();
+        sent.extend(seal(&mut ours, b"moved"));
+        let opened: Vec<_> = split(&sent).iter().map(|r| open(&mut theirs, r)).collect();
+        let data = [7, 3, 5, 5].map(|length| Ok(Opened::Data(length)));
+        let [first, rest @ ..] = data;
+        assert_eq!(opened, [&[first, Ok(Opened::KeyUpdate)][..], &rest].concat());
+        assert!(theirs.key_updates.is_owed());
+        let answer = seal(&mut theirs, b"new key");
+        let opened: Vec<_> = split(&answer).iter().map(|r| open(&mut ours, r)).collect();
+        assert_eq!(opened, [Ok(Opened::KeyUpdate), Ok(Opened::Data(7))]);
+        assert_eq!(ours.opened.get(), 1);
+        assert_eq!(split(&seal(&mut ours, b"as before")).len(), 1);
+    }
+}
+
+#[test]
 fn an_exported_connection_continues() {
     for suite in SUITES {
         let (mut ours, mut theirs) = pair(suite);
-        for owes in [false, true] {
+        for updates in (0..4).filter_map(KeyUpdates::from_number) {
             assert_eq!(open(&mut theirs, &seal(&mut ours, b"before")), Ok(Opened::Data(6)));
             assert_eq!(open(&mut ours, &seal(&mut theirs, b"before")), Ok(Opened::Data(6)));
-            ours.owes_key_update = owes;
+            ours.key_updates = updates;
             ours = Traffic::import(&ours.export()).unwrap();
-            assert_eq!(ours.owes_key_update, owes);
+            assert!(ours.key_updates == updates);
+            ours.key_updates = KeyUpdates::None;
             assert_eq!(open(&mut ours, &seal(&mut theirs, b"after")), Ok(Opened::Data(5)));
         }
     }
@@ -314,7 +340,7 @@ fn what_is_no_export_is_refused() {
         assert!(Traffic::import(&bytes[..length]).is_none(), "{length} bytes");
     }
     assert!(Traffic::import(&[&bytes[..], b"?"].concat()).is_none());
-    for (at, value) in [(0, 0), (0, 4), (0, Suite::Aes256Gcm as u8), (1, 2)] {
+    for (at, value) in [(0, 0), (0, 4), (0, Suite::Aes256Gcm as u8), (1, 4)] {
         let mut changed = bytes.clone();
         changed[at] = value;
         assert!(Traffic::import(&changed).is_none(), "{value} at {at}");

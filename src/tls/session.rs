@@ -7,7 +7,7 @@ use std::mem;
 use std::rc::Rc;
 
 use super::alert::Alert;
-use super::batch::{Batch, Fault, Sender, open_all, seal_all, send_alert};
+use super::batch::{Batch, Fault, KEY_UPDATES_MAX, Sender, open_all, seal_all, send_alert};
 use super::context::{Outcome, TlsContext};
 use super::handshake::{Failure, Handshake, Kind, Progress};
 use super::record::{
@@ -17,6 +17,9 @@ use super::unsent::{Unsent, write};
 
 /// Records that cost one step of a turn's budget, of 5 µs: one costs 0.4 µs, measured with ring.
 const RECORDS_PER_STEP: usize = 12;
+
+/// Steps of a `KeyUpdate`, which derives a secret, a key and an IV, and a key for sending later.
+const KEY_UPDATE_STEPS: usize = 1;
 
 /// Memory of a handshake besides the buffers: the state of rustls while it lasts.
 const HANDSHAKE_BYTES: usize = 4 * 1024;
@@ -30,6 +33,12 @@ thread_local! {
 /// handshakes and records since the last call.
 pub(super) fn take_steps() -> usize {
     STEPS.take()
+}
+
+/// Charges records that were opened, and the `KeyUpdate`s among them.
+fn charge(records: usize, key_updates: usize) {
+    let steps = records / RECORDS_PER_STEP + key_updates * KEY_UPDATE_STEPS;
+    STEPS.set(STEPS.get() + steps);
 }
 
 /// State of a client with TLS. Boxed: a waiting reader has nothing else.
@@ -63,6 +72,8 @@ pub(super) struct Busy {
     /// Last byte of the plaintext in `unsent`. The caller has to learn that there is something to
     /// send, so this byte was reported as unsent. The next write begins with it.
     held: Option<u8>,
+    /// The last write has sent a part of `unsent`, and accepted nothing.
+    has_progressed: bool,
     /// The last read has filled its buffer, so the socket may have more.
     may_have_more: bool,
     /// The client sends nothing more.
@@ -138,6 +149,11 @@ impl Session {
     /// Returns whether a read returns something although no event will say so.
     pub(super) fn has_input(&self) -> bool {
         matches!(self, Self::Busy(busy) if busy.may_have_more)
+    }
+
+    /// Returns whether the last write has sent something although it has accepted nothing.
+    pub(super) fn has_progressed(&self) -> bool {
+        matches!(self, Self::Busy(busy) if busy.has_progressed)
     }
 
     /// Returns the memory in bytes that a waiting reader does not have.
@@ -311,11 +327,11 @@ impl Session {
             Ok(batch) => batch,
             Err(fault) => {
                 // At most as many records were opened before the one at fault.
-                STEPS.set(STEPS.get() + bytes.len() / OVERHEAD_BYTES / RECORDS_PER_STEP);
+                charge(bytes.len() / OVERHEAD_BYTES, KEY_UPDATES_MAX);
                 return Err(self.fail(socket, fault));
             }
         };
-        STEPS.set(STEPS.get() + batch.records / RECORDS_PER_STEP);
+        charge(batch.records, batch.key_updates);
         let Batch { plaintext, used, is_closed, .. } = batch;
         // The usual case is whole records, and a buffer that they do not fill.
         if used < bytes.len() || is_filled || is_closed {
@@ -366,7 +382,10 @@ impl Session {
             Self::Idle(traffic) => traffic,
             Self::Busy(busy) if busy.is_write_closed => return Err(ErrorKind::BrokenPipe.into()),
             Self::Busy(busy) => {
-                busy.unsent.flush(socket)?;
+                let unsent = busy.unsent.rest();
+                let flushed = busy.unsent.flush(socket);
+                busy.has_progressed = flushed.is_err() && busy.unsent.rest() < unsent;
+                flushed?;
                 if let Some(held) = busy.held.take() {
                     if first != held {
                         return Err(ErrorKind::InvalidInput.into());
@@ -430,6 +449,7 @@ impl Busy {
             input: Vec::new(),
             unsent: Unsent::default(),
             held: None,
+            has_progressed: false,
             may_have_more: false,
             is_read_closed: false,
             is_write_closed: false,

@@ -8,6 +8,7 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundK
 use rustls::server::ProducesTickets;
 
 use super::clock::Clock;
+use super::handshake::note_ticket;
 use super::provider::random;
 
 /// Age at which a key makes no more tickets. With random nonces a key may seal 2^32 tickets
@@ -159,6 +160,7 @@ impl ProducesTickets for Tickets {
         let now = self.clock.unix_s();
         let keys = *self.keys();
         let key = keys.0.iter().flatten().find(|key| key.name == *name)?;
+        note_ticket();
         (key.age(now) < LIFETIME_S).then(|| key.open(*nonce, sealed))?
     }
 }

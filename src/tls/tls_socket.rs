@@ -114,6 +114,10 @@ impl<S: Socket> Socket for TlsSocket<S> {
         self.session.as_ref().is_some_and(|session| session.has_input())
     }
 
+    fn has_progressed(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.has_progressed())
+    }
+
     fn memory(&self) -> usize {
         self.session.as_ref().map_or(0, |session| session.memory())
     }

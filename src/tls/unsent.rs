@@ -19,6 +19,11 @@ impl Unsent {
         self.bytes.is_empty()
     }
 
+    /// Returns the number of bytes that the socket did not take.
+    pub(super) fn rest(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
     /// Sends what the socket takes. `WouldBlock` if that is not all.
     pub(super) fn flush(&mut self, socket: &mut impl Write) -> io::Result<()> {
         while self.sent < self.bytes.len() {

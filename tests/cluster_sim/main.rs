@@ -28,6 +28,9 @@ mod slow_log;
 #[path = "../net_sim/socket.rs"]
 mod socket;
 mod state;
+#[path = "../net_sim/tls_link.rs"]
+#[expect(dead_code, reason = "no client speaks TLS here")]
+mod tls_link;
 mod world;
 
 use record::{Record, Trace};

@@ -24,6 +24,7 @@ impl World {
         if tape.is_empty() {
             return;
         }
+        let tape = self.open_records(peer, tape);
         let now = self.now.mono.0;
         // An observer gets a message no later than the loop sleeps.
         let earliest = if self.peers[peer].is_observer { self.model.slept_at } else { 0 };

@@ -28,7 +28,11 @@ impl World {
             let peer = &self.peers[*place];
             // Requests after a pending read are kept, whole or not.
             let is_kept = peer.partial_since.is_some() || peer.outstanding.len() > 1;
-            link.is_full || link.has_inbound() || is_kept
+            // With an end told in one direction, a connection has more state than between records.
+            let is_in_tls = link.tls.as_ref().is_some_and(|tls| {
+                tls.is_handshaking() || tls.has_part() || tls.has_end() || link.has_server_fin
+            });
+            link.is_full || link.has_inbound() || is_kept || is_in_tls
         });
         if !is_busy && !self.awaits_disk() {
             let gauges = self.service.gauges();
@@ -57,7 +61,10 @@ impl World {
             let has_rest = peer.incoming.has_rest();
             assert!(!has_rest, "client {place} has half a response, and room for the rest");
         }
+        // An end that TLS tells is not read during a pending read: that of the socket follows.
+        let tells_end = link.tls.is_some() && peer.has_closed;
         let is_kept = link.is_full
+            || tells_end
             || peer.outstanding.front().is_some_and(|it| matches!(it.kind, Kind::Poll { .. }));
         assert!(!link.has_inbound() || is_kept, "client {place} sent bytes that are not read");
         if peer.following.is_some() {
@@ -155,7 +162,10 @@ impl World {
         let (now, numbers) = (self.now.mono.0, self.plan.numbers);
         let peer = &mut self.peers[place];
         let (last, timeout) = (last_sign(peer, link), numbers.request_timeout);
-        if peer.is_dismissed {
+        if link.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
+            let due = peer.accepted_at.unwrap_or(0) + timeout;
+            assert!(now < due, "client {place} is in its handshake, and stays");
+        } else if peer.is_dismissed {
             let due = last.max(peer.dismissed_at) + LINGER_MS.min(timeout);
             assert!(now < due || link.is_full, "client {place} got the last word, and stays");
         } else if link.is_full && (peer.incoming.has_rest() || peer.partial_since.is_some()) {
@@ -298,6 +308,7 @@ impl World {
         self.present.retain(|its| *its != place);
         let reason = self.reason_to_drop(place);
         self.record.note(|| format!("    {place} is closed: {reason:?}"));
+        self.judge_end_of_tls(place);
         match reason {
             Some(reason) => self.tally(&format!("closed: {reason}")),
             None => panic!("client {place} is closed without a reason"),
@@ -319,19 +330,32 @@ impl World {
         if link.is_reset {
             return Some("reset");
         }
+        if link.tls.as_ref().is_some_and(|tls| tls.is_untold) && link.has_fin {
+            return Some("closed without a word of TLS");
+        }
         if link.key.is_none() {
             let is_crowded = numbers.max_clients < 1000 || numbers.max_per_address > 0;
             let is_short = net.refusals > 0 || self.plan.faults.cannot_register > 0;
             return (is_crowded || is_short).then_some("rejected");
         }
         // The loop may have slept too long to have read its input.
-        let last_written = link.last_written.max(peer.accepted_at.unwrap_or(0));
+        let last_written = link.last_written.max(opened_at(peer, link));
         let is_unread = peer.outstanding.front().is_none_or(|request| request.end > peer.consumed);
         let is_idle = is_unread && now >= last_written + numbers.keep_alive;
         let is_silent = now >= peer.heard_at + 3 * numbers.heartbeat;
         let is_late =
             peer.partial_since.is_some_and(|since| now >= since + numbers.request_timeout);
-        if link.has_fin {
+        let is_handshaking = link.tls.as_ref().is_some_and(|tls| tls.is_handshaking());
+        let accepted_at = peer.accepted_at.unwrap_or(0);
+        if is_handshaking && now >= accepted_at + numbers.request_timeout {
+            return Some("handshake took too long");
+        }
+        let is_limited = numbers.max_clients < 1000 || numbers.max_per_address > 0;
+        if is_handshaking && now == accepted_at && is_limited {
+            return Some("rejected before its handshake");
+        }
+        let has_told_end = link.tls.as_ref().is_some_and(|tls| tls.has_end());
+        if link.has_fin || has_told_end {
             let front = peer.outstanding.front().filter(|it| it.has_arrived());
             let is_left =
                 front.is_some_and(|it| !matches!(it.kind, Kind::Poll { .. } | Kind::Fatal(0)));
@@ -508,8 +532,14 @@ fn next_ids(ledger: &Ledger, request: &Request) -> Vec<u64> {
     request.channels.iter().map(|channel| ledger.next_id(*channel)).collect()
 }
 
+/// Returns the time at which the server accepted a client, or ended its handshake of TLS.
+fn opened_at(peer: &Peer, link: &Connection) -> u64 {
+    let opened_at = link.tls.as_ref().and_then(|tls| tls.opened_at);
+    opened_at.or(peer.accepted_at).unwrap_or(0)
+}
+
 /// Returns the last time at which the server read from a client, wrote to it or accepted it.
 fn last_sign(peer: &Peer, link: &Connection) -> u64 {
     let heard_at = peer.heard_at.max(peer.awaited_disk_at);
-    link.last_written.max(peer.accepted_at.unwrap_or(0)).max(heard_at)
+    link.last_written.max(opened_at(peer, link)).max(heard_at)
 }

@@ -29,6 +29,8 @@ mod seeds;
 #[path = "../sim/shared_state.rs"]
 mod shared_state;
 mod socket;
+mod tls;
+mod tls_link;
 mod turns;
 mod world;
 
@@ -37,19 +39,28 @@ use seeds::Simulation;
 use support::random::Random;
 use world::World;
 
-const RULES: [&str; 73] = [
+const RULES: [&str; 82] = [
     "asked to continue",
     "bit flipped in the last record",
+    "TLS end of the server",
+    "TLS end told",
+    "TLS handshake",
+    "TLS session resumed",
+    "TLS state moved",
     "bit flipped in unused space",
     "call in a frame",
     "call of a session that ended",
+    "client with TLS",
     "closed: closed by its peer",
+    "closed: closed without a word of TLS",
     "closed: dismissed",
     "closed: half a frame",
+    "closed: handshake took too long",
     "closed: idle",
     "closed: its session ended",
     "closed: no memory",
     "closed: rejected",
+    "closed: rejected before its handshake",
     "closed: reset",
     "closed: silent socket",
     "closed: silent socket in a busy room",

@@ -11,6 +11,8 @@ use speak::service::Event;
 
 use support::random::Random;
 
+use crate::tls_link::TlsLink;
+
 const EMFILE: i32 = 24;
 const ENFILE: i32 = 23;
 const ENOBUFS: i32 = 105;
@@ -63,6 +65,8 @@ pub(crate) struct Connection {
     pub(crate) is_full: bool,
     /// Time since when something does not fit.
     pub(crate) full_since: Option<u64>,
+    /// The last write took less than all.
+    pub(crate) was_short: bool,
     pub(crate) last_written: u64,
     /// Time of the last write of something that did not fit before.
     pub(crate) last_drained: u64,
@@ -79,6 +83,10 @@ pub(crate) struct Connection {
     pub(crate) is_ready: bool,
     is_touched: bool,
     pub(crate) turn: TurnWork,
+    /// The client speaks TLS: `arrived` and `consumed` are of plaintext.
+    pub(crate) tls: Option<Box<TlsLink>>,
+    /// The server sends nothing of a response now.
+    pub(crate) is_quiet: bool,
 }
 
 /// Work of the server on one socket in one turn.
@@ -108,6 +116,8 @@ pub(crate) struct Network {
     pub(crate) calls: u64,
     pub(crate) accepts: usize,
     pub(crate) refusals: u64,
+    /// Connections with TLS whose state has moved to another process.
+    pub(crate) moved: u64,
     /// Turn and time of the last refusal.
     refused: Option<(u64, u64)>,
     turns: u64,
@@ -198,7 +208,10 @@ impl Network {
             has_arrived = true;
             match segment {
                 Segment::Bytes(bytes) => {
-                    link.arrived += bytes.len() as u64;
+                    link.arrived = match &mut link.tls {
+                        Some(tls) => tls.arrive(bytes.len()),
+                        None => link.arrived + bytes.len() as u64,
+                    };
                     link.inbound.extend_from_slice(&bytes);
                 }
                 Segment::Fin => link.has_fin = true,
@@ -370,7 +383,10 @@ impl Network {
         let length = there.len().min(buffer.len());
         buffer[..length].copy_from_slice(&there[..length]);
         link.taken += length;
-        link.consumed += length as u64;
+        match &mut link.tls {
+            Some(tls) => tls.consume(length),
+            None => link.consumed += length as u64,
+        }
         link.turn.bytes_read += length;
         if link.taken == link.inbound.len() {
             link.inbound.clear();
@@ -392,21 +408,24 @@ impl Network {
         let now = self.now;
         let link = &mut self.links[place];
         if link.is_reset || link.has_server_fin {
-            link.has_write_failed = true;
+            link.has_write_failed |= !link.is_quiet;
             let has_error = std::mem::take(&mut link.has_error);
             let [reset, broken] = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
             return Err(if has_error { reset } else { broken }.into());
         }
-        if link.full_since.is_some() {
+        if link.full_since.is_some() && !link.is_quiet {
             link.last_drained = now;
         }
         let room = link.capacity.saturating_sub(link.queued);
         let length = shortened.min(room);
-        if length < bytes.len() {
+        link.was_short = length < bytes.len();
+        if link.was_short {
             link.is_full = true;
-            link.full_since.get_or_insert(now);
+            if !link.is_quiet {
+                link.full_since.get_or_insert(now);
+            }
         }
-        if length > 0 {
+        if length > 0 && !link.is_quiet {
             link.last_written = now;
         }
         link.queued += length;

@@ -6,6 +6,8 @@ use support::incoming::Incoming;
 use support::reader::Reader;
 use support::text::Text;
 
+use crate::tls::TlsPeer;
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Kind {
     #[default]
@@ -156,6 +158,7 @@ pub(crate) enum ReadRate {
 pub(crate) struct Peer {
     pub(crate) rate: ReadRate,
     pub(crate) answers_pings: bool,
+    pub(crate) tls: Option<Box<TlsPeer>>,
     pub(crate) incoming: Incoming,
     /// Number of bytes put on the wire, and of texts.
     pub(crate) sent: u64,

@@ -9,6 +9,7 @@ use speak::options::{Command, Options, parse};
 
 use crate::machine::MachinePlan;
 use crate::network::Faults;
+use crate::tls;
 use support::random::Random;
 
 /// A step of the simulation.
@@ -54,6 +55,8 @@ pub(crate) enum Step {
     Crash,
     /// Another process takes over state and journal.
     Upgrade,
+    /// Connections with TLS move to another process.
+    MoveTls,
     Tick,
     Turn,
 }
@@ -140,6 +143,8 @@ pub(crate) struct Plan {
     /// Disk of the journal, if there is one.
     pub(crate) disk: Option<DiskPlan>,
     pub(crate) retention_ms: u64,
+    /// Once in so many times a client speaks TLS; 0 for never.
+    pub(crate) tls: u64,
 }
 
 /// Faults of a disk.
@@ -263,9 +268,15 @@ impl Plan {
             out_of_room: rate(&[0, 0, 10]),
             cannot_register: rate(&[0, 0, 30]),
         };
+        // Drawn aside: a run without TLS is the same as before there was any.
+        let tls = random.clone().pick(&[1, 2, 0, 0, 0]);
+        if tls > 0 {
+            steps.extend(tls::STEPS);
+        }
         Self {
             options,
             numbers,
+            tls,
             steps,
             length: random.pick(&[100, 400, 1_500]),
             clients_max: random.pick(&[3, 8, 20, 60]),

@@ -8,7 +8,8 @@ use support::random::Random;
 
 use crate::disk::{Disk, SharedDisk, SimLog};
 use crate::plan::Plan;
-use crate::socket::{Net, SimListener};
+use crate::socket::{Net, START_S, SimListener};
+use crate::tls_link::context;
 
 /// Bytes of a piece of a snapshot: small states have several.
 const PIECE_BYTES: usize = 300;
@@ -40,7 +41,7 @@ pub(crate) fn start(
     initial: InitialHub,
     fill: fn(&mut [u8]),
 ) -> Service<SimListener> {
-    let listeners = vec![SimListener(Rc::clone(net))];
+    let listeners = vec![SimListener(Rc::clone(net), context(START_S))];
     let limits = AcceptLimits::new(plan.numbers.max_clients, usize::MAX);
     let mut initial = initial;
     initial.hub.set_piece_bytes(PIECE_BYTES);

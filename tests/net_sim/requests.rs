@@ -355,8 +355,17 @@ impl World {
         whole[..length].to_vec()
     }
 
+    /// Puts bytes on the wire, in records if the client speaks TLS.
+    pub(crate) fn transmit(&mut self, peer: usize, bytes: Vec<u8>) {
+        if self.peers[peer].tls.is_some() {
+            self.transmit_sealed(peer, &bytes);
+        } else {
+            self.transmit_raw(peer, bytes);
+        }
+    }
+
     /// Puts bytes on the wire, in segments.
-    pub(crate) fn transmit(&mut self, peer: usize, mut bytes: Vec<u8>) {
+    pub(crate) fn transmit_raw(&mut self, peer: usize, mut bytes: Vec<u8>) {
         let mut net = self.net.borrow_mut();
         let is_observer = self.peers[peer].is_observer;
         while !bytes.is_empty() {

@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
+use rustls::ClientConfig;
 use speak::hub::{Millis, Now};
 use speak::service::{NextWake, Service};
 use support::http::request;
@@ -18,6 +20,7 @@ use crate::plan::{Plan, Step};
 use crate::process::start_new;
 use crate::record::Record;
 use crate::socket::{Net, SimListener, start};
+use crate::tls::client_config;
 
 pub(crate) struct World {
     pub(crate) plan: Plan,
@@ -25,6 +28,7 @@ pub(crate) struct World {
     pub(crate) service: Service<SimListener>,
     pub(crate) disk: Option<SharedDisk>,
     pub(crate) random: Random,
+    pub(crate) tls_config: Arc<ClientConfig>,
     /// Each has the link with its index.
     pub(crate) peers: Vec<Peer>,
     /// Peers that are not over.
@@ -80,11 +84,13 @@ impl World {
             (0..plan.channels).for_each(|channel| model.ledger.channels[channel].is_large = true);
         }
         let growth = vec![(0, 0); plan.channels];
+        let tls_config = client_config(&mut random.clone());
         Self {
             net,
             service,
             disk,
             random,
+            tls_config,
             peers: Vec::new(),
             present: Vec::new(),
             model,
@@ -135,6 +141,10 @@ impl World {
             for what in events {
                 self.record.tally.count(what);
             }
+        }
+        let moved = self.net.borrow().moved;
+        if moved > 0 {
+            self.record.tally.add("TLS state moved", moved);
         }
         for (reason, times) in &self.model.ledger.goodbyes {
             self.record.tally.add(&format!("goodbye seen: {reason:?}"), *times);
@@ -282,6 +292,7 @@ impl World {
             Step::FillDisk => self.fill_disk(),
             Step::Crash => self.crash(),
             Step::Upgrade => self.upgrade(),
+            Step::MoveTls => self.move_tls(),
             Step::Tick => {
                 let ms = self.random.pick(&[1, 5, 20, 100, 500]);
                 self.pass(ms);
@@ -310,6 +321,9 @@ impl World {
             let capacity = self.random.pick(&self.plan.capacities.clone());
             let place = self.connect(address, capacity);
             self.record.note(|| format!("    {place} from {address:?}, {capacity} bytes"));
+            if self.plan.tls > 0 && self.random.once_in(self.plan.tls) {
+                self.begin_tls(place);
+            }
         }
     }
 
@@ -365,6 +379,9 @@ impl World {
     }
 
     fn close(&mut self, peer: usize, piece: Segment, delay_ms: u64, both_ways: bool) {
+        if matches!(piece, Segment::Fin) {
+            self.end_tls(peer);
+        }
         self.peers[peer].has_closed = true;
         let mut net = self.net.borrow_mut();
         net.links[peer].is_peer_gone |= both_ways;

@@ -25,6 +25,8 @@ sign rsa DNS:rsa.example.test,DNS:both.example.test
 openssl rsa -in rsa.key -traditional -out rsa-pkcs1.key
 openssl genpkey -algorithm ed25519 -out ed25519.key
 sign ed25519 DNS:ed25519.example.test,DNS:both.example.test
+openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 -out p384.key
+openssl genrsa -out rsa3072.key 3072
 openssl ec -in ecdsa.key -aes128 -passout pass:test -out encrypted.key
 openssl ecparam -name secp521r1 -genkey -noout -out unsupported.key
 rm -f ./*.tmp

@@ -288,6 +288,23 @@ fn a_flood_of_key_updates_ends_the_connection() {
 }
 
 #[test]
+fn key_updates_between_data_are_charged_and_limited() {
+    for (updates, end) in [(32, ErrorKind::WouldBlock), (33, ErrorKind::InvalidData)] {
+        let (mut client, mut server) = open();
+        server.take_steps();
+        for _ in 0..updates {
+            client.tls.refresh_traffic_keys().unwrap();
+            client.send(b"1");
+        }
+        let (bytes, how) = read_all(&mut server);
+        assert_eq!(how, Some(end), "{updates}");
+        let steps = server.take_steps();
+        assert!(steps >= 32, "{steps}");
+        assert_eq!(bytes.len(), if updates == 32 { 32 } else { 0 });
+    }
+}
+
+#[test]
 fn many_small_records_are_charged() {
     let (mut client, mut server) = open();
     server.take_steps();

@@ -151,6 +151,53 @@ fn a_flight_that_has_no_room_continues_when_the_client_is_writable() {
 }
 
 #[test]
+fn a_record_that_is_taken_in_small_pieces_is_progress() {
+    let mut world = World::new("ecdsa");
+    let client = world.add_client("ecdsa.example.test");
+    world.turns(4);
+    let message = "x".repeat(3_000);
+    let write = format!("GET /write?channel=room&message={message} HTTP/1.1\r\nHost: x\r\n\r\n");
+    world.clients[client].send(write.as_bytes());
+    world.turns(2);
+    world.response(client);
+    world.clients[client].send(b"GET /read?channel=room&from_id=0 HTTP/1.1\r\nHost: x\r\n\r\n");
+    // Each piece comes in time, and all of them take far longer than a response may.
+    let pieces = (0..100).find(|_| {
+        world.clients[client].wire.borrow_mut().room = Some(50);
+        world.now_ms += 5_000;
+        world.turn();
+        !world.clients[client].received.is_empty()
+    });
+    assert!(pieces.is_some_and(|pieces| pieces > 50), "{pieces:?}");
+    assert!(world.response(client).contains(&message));
+    // A client that takes nothing is closed.
+    world.clients[client].wire.borrow_mut().room = Some(0);
+    world.clients[client].send(b"GET /read?channel=room&from_id=0 HTTP/1.1\r\nHost: x\r\n\r\n");
+    world.turn();
+    assert_eq!(world.service.gauges().clients, 1);
+    for _ in 0..3 {
+        world.now_ms += 5_000;
+        world.turn();
+    }
+    assert_eq!(world.service.gauges().clients, 0);
+}
+
+#[test]
+fn a_reader_that_waits_gets_the_rest_of_its_ticket() {
+    let mut world = World::new("ecdsa");
+    let client = world.add_client("ecdsa.example.test");
+    world.turns(2);
+    // With the last flight of its handshake, the client sends a request.
+    world.clients[client].send(READ);
+    world.clients[client].wire.borrow_mut().room = Some(10);
+    world.turn();
+    assert!(world.service.gauges().memory > 300, "most of it waits");
+    world.clients[client].wire.borrow_mut().room = None;
+    world.turn();
+    assert_eq!(world.service.gauges().memory, 0);
+}
+
+#[test]
 fn a_turn_has_a_limited_number_of_handshakes() {
     // A full handshake with an RSA key costs 146 steps, and a turn has 2,048.
     let mut world = World::new("rsa");

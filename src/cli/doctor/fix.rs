@@ -182,6 +182,11 @@ const LINES: &[(Fix, Proxy, &str)] = &[
         Any,
         "check that Redis responds: redis-cli -u URL ping, info memory, info clients",
     ),
+    (
+        Fix::LogDown,
+        Any,
+        "with rediss://, speak --check and the node's options checks the certificate",
+    ),
     (Fix::LogDown, Any, "with a journal, check its disk: df -h DIR"),
     (Fix::LogDown, Any, "the log of Speak has the reason: journalctl -u speak"),
     (

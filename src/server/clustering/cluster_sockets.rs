@@ -8,6 +8,7 @@ use std::rc::Rc;
 use mio::Registry;
 use mio::event::Event;
 
+use super::checked::CheckedCluster;
 use crate::cluster::{ClusterLog, ClusterLogState, Connection, Event as ConnectionEvent, Keys};
 use crate::hub::Millis;
 use crate::options::Options;
@@ -73,12 +74,15 @@ impl ClusterSockets {
     /// # Errors
     ///
     /// [`StartError`] if the URL is wrong or its host is unknown.
-    pub(in crate::server) fn check(options: &Options) -> Result<Option<OutgoingPorts>, StartError> {
+    pub(in crate::server) fn check(
+        options: &Options,
+    ) -> Result<Option<CheckedCluster>, StartError> {
         let Some(url) = options.cluster.as_deref() else { return Ok(None) };
         let url = cluster_url(url).map_err(StartError)?;
         let ca = options.cluster_ca.as_deref();
         let target = RedisTarget::resolve(url, ca).map_err(StartError)?;
-        Ok(Some(ports(&target)))
+        let (outgoing, certificates) = (ports(&target), target.check_tls());
+        Ok(Some(CheckedCluster { outgoing, certificates }))
     }
 
     /// Looks up the host of a cluster, and makes its log. The connections begin to connect in the

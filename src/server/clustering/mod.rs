@@ -1,5 +1,6 @@
 //! The cluster as the server has it, or what stands in for it in a build without the cluster.
 
+mod checked;
 #[cfg(feature = "cluster")]
 mod cluster_sockets;
 #[cfg(not(feature = "cluster"))]

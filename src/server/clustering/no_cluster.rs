@@ -4,6 +4,7 @@
 use mio::Registry;
 use mio::event::Event;
 
+use super::checked::CheckedCluster;
 use crate::hub::Millis;
 use crate::options::Options;
 use crate::sandbox::OutgoingPorts;
@@ -40,7 +41,7 @@ impl ClusterSockets {
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "the other build has errors")]
-    pub(in crate::server) fn check(_: &Options) -> Result<Option<OutgoingPorts>, StartError> {
+    pub(in crate::server) fn check(_: &Options) -> Result<Option<CheckedCluster>, StartError> {
         Ok(None)
     }
 

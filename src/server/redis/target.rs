@@ -1,10 +1,11 @@
 //! Addresses of a URL, and how the servers at them are verified.
 
 use std::fmt;
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use super::tls::{PeerName, Tls};
+use super::tls::{PeerName, Tls, check};
 use crate::cluster::{ClusterUrl, Host, Servers};
 
 const NO_CA: &str = "--cluster: rediss:// needs --cluster-ca FILE: the certificates of the \
@@ -90,6 +91,19 @@ impl RedisTarget {
             Address::Unix(_) => None,
         };
         self.addresses.iter().filter_map(port).collect()
+    }
+
+    /// Makes a handshake of TLS with each address, or with none without TLS. Blocks. Returns the
+    /// address, and the first Unix second at which the certificate of the server is no longer
+    /// valid. An error of the kind `InvalidData` stays until someone mends it.
+    #[must_use]
+    pub fn check_tls(&self) -> Vec<(SocketAddr, io::Result<u64>)> {
+        let Some(tls) = &self.tls else { return Vec::new() };
+        let handshake = |address: &Address| match address {
+            Address::Tls(address, name) => Some((*address, check(tls, address, name))),
+            Address::Tcp(_) | Address::Unix(_) => None,
+        };
+        self.addresses.iter().filter_map(handshake).collect()
     }
 
     pub(super) fn addresses(&self) -> &[Address] {

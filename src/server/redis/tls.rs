@@ -1,9 +1,10 @@
 //! TLS of a connection to Redis: its certificates, and the records on their way to the kernel.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::tls::{TlsClient, TrustedServers};
 
@@ -23,6 +24,38 @@ impl Tls {
         let pem = fs::read(file).map_err(|cause| error(&format!("cannot read it: {cause}")))?;
         TrustedServers::new(&pem).map(Self).map_err(error)
     }
+}
+
+/// Time for a connect, and for each read and write of [`check`].
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Bytes of a read of [`check`].
+const READ_BYTES: usize = 4 * 1024;
+
+/// Makes a handshake with the server at `address`, and ends the connection. Blocks. Returns the
+/// first Unix second at which its certificate is no longer valid.
+///
+/// # Errors
+///
+/// As [`Channel::open`], and those of the socket.
+pub(super) fn check(tls: &Tls, address: &SocketAddr, name: &PeerName) -> io::Result<u64> {
+    let mut stream = TcpStream::connect_timeout(address, CHECK_TIMEOUT)?;
+    stream.set_read_timeout(Some(CHECK_TIMEOUT))?;
+    stream.set_write_timeout(Some(CHECK_TIMEOUT))?;
+    let mut channel = Channel::start(tls, name)?;
+    let mut buffer = [0; READ_BYTES];
+    while !channel.is_open() {
+        stream.write_all(&channel.records)?;
+        channel.records.clear();
+        let length = stream.read(&mut buffer)?;
+        if length == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        channel.open(&buffer[..length])?;
+    }
+    channel.close();
+    stream.write_all(&channel.records)?;
+    Ok(channel.client.server_expires_s())
 }
 
 /// A connection with TLS, and its records that the kernel has not taken.

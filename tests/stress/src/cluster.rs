@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use support::redis::Redis;
 
-use crate::server::{self, Server};
+use crate::server::Server;
 
 /// After a disturbance, a call may have waited for the log for five seconds, and is answered then.
 const DISTURBED_AFTER: Duration = Duration::from_secs(6);
@@ -56,5 +56,5 @@ impl Cluster {
 
 /// Says whether a node serves.
 pub(crate) fn is_joined(node: &Server) -> bool {
-    server::call(node.address, "/health").is_ok_and(|health| health["status"] == "ok")
+    node.call("/health").is_ok_and(|health| health["status"] == "ok")
 }

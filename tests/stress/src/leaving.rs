@@ -113,6 +113,8 @@ impl World {
         // begun a read: then its close is silence.
         let is_unsure = self.takeover.is_under_way || self.may_be_in_trouble();
         let Some((link, client)) = self.links.get(token) else { return };
+        // In its handshake, the client has not sent the read.
+        let is_unsure = is_unsure || link.is_handshaking();
         let cursors = client.read.as_ref().map(Read::cursors).unwrap_or_default();
         if mode == LeaveMode::HalfClose {
             link.half_close();

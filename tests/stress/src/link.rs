@@ -12,6 +12,8 @@ use rustix::net::sockopt;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
 use support::incoming::Incoming;
 
+use crate::tls::{Tls, TlsLink};
+
 /// Clients come from this many addresses, so that ports never run short.
 const SOURCES: u32 = 200;
 const EVENTS_MAX: usize = 1_024;
@@ -32,7 +34,7 @@ pub(crate) enum Close {
     Reset,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Received {
     /// All that there is, for now.
     Drained,
@@ -42,6 +44,8 @@ pub(crate) enum Received {
     End,
     /// The server reset the connection, or does not run.
     Broken,
+    /// The server breaks the protocol of TLS, or says that the client does.
+    Malformed(String),
 }
 
 pub(crate) struct Link {
@@ -52,11 +56,20 @@ pub(crate) struct Link {
     /// The server's end comes after what there is to read.
     is_ending: bool,
     pub(crate) rate: ReadRate,
+    tls: Option<Box<TlsLink>>,
+    /// The server has told in TLS that it sends nothing more.
+    is_told_end: bool,
+    /// Closes its side once all is sent.
+    half_closes: bool,
 }
 
 impl Link {
     /// Begins to connect from the address that belongs to `number`.
-    pub(crate) fn connect(server: SocketAddrV4, number: u32, rate: ReadRate) -> io::Result<Self> {
+    pub(crate) fn connect(
+        (server, tls): (SocketAddrV4, Option<&Tls>),
+        number: u32,
+        rate: ReadRate,
+    ) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
         sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -71,21 +84,46 @@ impl Link {
             Ok(()) | Err(Errno::INPROGRESS | Errno::CONNREFUSED) => {}
             Err(error) => return Err(error.into()),
         }
-        let incoming = Incoming::default();
-        Ok(Self { socket, incoming, unsent: Vec::new(), is_ending: false, rate })
+        let tls = tls.map(Tls::begin).transpose()?.map(Box::new);
+        Ok(Self {
+            socket,
+            incoming: Incoming::default(),
+            unsent: Vec::new(),
+            is_ending: false,
+            rate,
+            tls,
+            is_told_end: false,
+            half_closes: false,
+        })
     }
 
     /// Sends, or sends later as the kernel can take it. An error is found again at the next read.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        self.unsent.extend_from_slice(bytes);
+        match &mut self.tls {
+            Some(tls) => tls.seal(bytes).expect("rustls has room"),
+            None => self.unsent.extend_from_slice(bytes),
+        }
         self.flush();
     }
 
+    /// Says whether it has to receive something before it can send.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
     pub(crate) fn flush(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.take_output(&mut self.unsent).expect("a Vec takes all bytes");
+        }
         if !self.unsent.is_empty() {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             let sent = net::send(&self.socket, &self.unsent, flags).unwrap_or(0);
             self.unsent.drain(..sent);
+        }
+        if self.half_closes && self.unsent.is_empty() && !self.is_handshaking() {
+            self.half_closes = false;
+            self.tell_end();
+            let _ = net::shutdown(&self.socket, Shutdown::Write);
         }
     }
 
@@ -95,7 +133,16 @@ impl Link {
         match net::recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
             Ok((0, _)) => Received::End,
             Ok((received, _)) => {
-                self.incoming.extend(&buffer[..received]);
+                if let Some(tls) = &mut self.tls {
+                    let result = tls.open(&buffer[..received], |bytes| self.incoming.extend(bytes));
+                    match result {
+                        Ok(is_over) => self.is_told_end |= is_over,
+                        Err(error) => return Received::Malformed(error.to_string()),
+                    }
+                    self.flush();
+                } else {
+                    self.incoming.extend(&buffer[..received]);
+                }
                 let is_drained = received < wanted && !self.is_ending;
                 if is_drained { Received::Drained } else { Received::Some }
             }
@@ -104,11 +151,28 @@ impl Link {
         }
     }
 
-    pub(crate) fn half_close(&self) {
-        let _ = net::shutdown(&self.socket, Shutdown::Write);
+    pub(crate) fn half_close(&mut self) {
+        self.half_closes = true;
+        self.flush();
     }
 
-    pub(crate) fn close(self, how: Close) {
+    /// Says whether the server has told the end, if it has to.
+    pub(crate) fn has_told_end(&self) -> bool {
+        self.is_told_end || self.tls.is_none() || self.is_handshaking()
+    }
+
+    /// Tells in TLS that nothing more is sent.
+    fn tell_end(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.close();
+            self.flush();
+        }
+    }
+
+    pub(crate) fn close(mut self, how: Close) {
+        if how == Close::Orderly {
+            self.tell_end();
+        }
         if how == Close::Reset {
             // A linger of no time makes the kernel reset the connection when it is closed.
             let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));

@@ -1,11 +1,11 @@
 //! A stress run that checks itself: users come, talk, read, are slow and leave in all ways, while
 //! the server is killed, restarted and upgraded. One ledger compares all that they see.
 //!
-//! From the bottom: `link` (sockets that misbehave) and `server`; `read`, `client` and `user` are
-//! the states of a client and a user; `clock`, `takeover`, `cluster` and `figures` are parts of
-//! `world`, which has the loop. `responses`, `calls`, `users`, `leaving`, `brief` and `recovery`
-//! are the actions of clients; `disturbance`, `upgrade`, `nodes` and `round` lead the run, and
-//! `report` prints its figures.
+//! From the bottom: `tls`, `link` (sockets that misbehave) and `server`; `read`, `client` and
+//! `user` are the states of a client and a user; `clock`, `takeover`, `cluster` and `figures` are
+//! parts of `world`, which has the loop. `responses`, `calls`, `users`, `leaving`, `brief` and
+//! `recovery` are the actions of clients; `disturbance`, `upgrade`, `nodes` and `round` lead the
+//! run, and `report` prints its figures.
 
 use std::process::ExitCode;
 
@@ -32,6 +32,7 @@ mod round;
 mod run;
 mod server;
 mod takeover;
+mod tls;
 mod upgrade;
 mod user;
 mod users;
@@ -42,6 +43,7 @@ Checks Speak under churn, upgrades and kills.
 
 speak-stress --speak PROGRAM [--seconds 60] [--users 1000] [--seed N] [--upgrades 10]
              [--disturb kill,stop,state,kill-old,kill-new] [--journal always|os] [--nodes 3]
+             [--tls]
     Has users come, talk, read and leave in all ways; upgrades, kills, stops and restarts the
     server; checks all that is seen. Ends with the first fault, or with figures.
     --disturb none --upgrades 0 leaves the server alone.
@@ -49,6 +51,7 @@ speak-stress --speak PROGRAM [--seconds 60] [--users 1000] [--seed N] [--upgrade
     --nodes has several servers share a Redis: nodes and Redis are killed and paused. --upgrades is
     for the first node, and --disturb takes kill-node, pause-node-1, -4, -10, pause-redis-1, -4,
     kill-redis, and upgrade-node.
+    --tls has the users speak TLS.
 ";
 
 fn main() -> ExitCode {
@@ -66,6 +69,7 @@ fn parse() -> Result<Option<run::Options>, Fault> {
     let mut parser = lexopt::Parser::from_env();
     let (mut speak, mut seconds, mut users, mut seed) = (None, 60, 1000, None);
     let (mut disturbances, mut upgrades, mut journal, mut nodes) = (None, 10, None, 1);
+    let mut has_tls = false;
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => {
@@ -79,6 +83,7 @@ fn parse() -> Result<Option<run::Options>, Fault> {
             Long("seed") => seed = Some(parser.value()?.parse()?),
             Long("nodes") => nodes = parser.value()?.parse()?,
             Long("journal") => journal = Some(parser.value()?.parse()?),
+            Long("tls") => has_tls = true,
             Long("disturb") => {
                 let names = parser.value()?.string()?;
                 let names = names.split(',').filter(|name| *name != "none");
@@ -91,5 +96,15 @@ fn parse() -> Result<Option<run::Options>, Fault> {
     let is_cluster = nodes > 1;
     let all = if is_cluster { Disturbance::of_cluster } else { Disturbance::all };
     let disturbances = disturbances.unwrap_or_else(all);
-    Ok(Some(run::Options { speak, seconds, users, seed, disturbances, upgrades, journal, nodes }))
+    Ok(Some(run::Options {
+        speak,
+        seconds,
+        users,
+        seed,
+        disturbances,
+        upgrades,
+        journal,
+        nodes,
+        has_tls,
+    }))
 }

@@ -47,7 +47,8 @@ impl World {
                 Received::Drained => return Ok(()),
                 Received::Some if buffer.len() < BUFFER_BYTES => return Ok(()),
                 Received::Some => {}
-                Received::End | Received::Broken => return self.on_closed(token, received),
+                Received::Malformed(error) => return Err(Fault::new(error)),
+                Received::End | Received::Broken => return self.on_closed(token, &received),
             }
         }
     }
@@ -120,22 +121,30 @@ impl World {
         Ok(())
     }
 
-    fn on_closed(&mut self, token: Token, how: Received) -> Checked {
+    fn on_closed(&mut self, token: Token, how: &Received) -> Checked {
         let Some((link, mut client)) = self.links.remove(token) else { return Ok(()) };
         let is_slow = link.rate == ReadRate::Slow;
+        let is_handshaking = link.is_handshaking();
+        let is_untold = *how == Received::End && !link.has_told_end();
         link.close(Close::Orderly);
         if self.is_disturbed {
             self.lost_reads.extend(client.read.map(|read| (client.owner, read)));
             return Ok(());
         }
+        if is_untold {
+            self.count("ends that TLS did not tell");
+        }
         let (now, takeover) = (self.clock.now, &self.takeover);
-        let is_cut = takeover.was_cut(client.opened, now);
+        // The server closes a client whose handshake takes longer than a request may.
+        let is_late = is_handshaking && self.clock.was_slow();
+        let is_cut = takeover.was_cut(client.opened, now) || is_late;
         let may_end_slow = is_slow && takeover.may_end_slow(client.opened, now);
         // A slow reader may find an end after a response that came before it, and have asked again
         // by then.
         let is_reloading = client.is_stream() && self.may_end_reads(client.node);
-        let is_stream_cut =
-            is_reloading || (client.is_stream() && takeover.may_end_stream(client.asked.0, now));
+        let is_stream_cut = is_late
+            || is_reloading
+            || (client.is_stream() && takeover.may_end_stream(client.asked.0, now));
         // Streams end with their process.
         let is_read_cut = is_cut || is_stream_cut;
         let may_end = match client.owner {
@@ -187,14 +196,18 @@ impl World {
             }
             Owner::Brief(kind) => matches!(kind, BriefClient::Rejected | BriefClient::HalfClosed),
         };
-        if may_end { Ok(()) } else { Err(unexpected_end(&client, how)) }
+        if is_late {
+            self.count("handshakes that took too long on a slow machine");
+        }
+        let how = if is_handshaking { "in its handshake".to_owned() } else { format!("{how:?}") };
+        if may_end { Ok(()) } else { Err(unexpected_end(&client, &how)) }
     }
 }
 
-fn unexpected_end(client: &Client, how: Received) -> Fault {
+fn unexpected_end(client: &Client, how: &str) -> Fault {
     let (owner, calls) = (client.owner, client.calls.iter().map(|call| &call.what));
     let calls: Vec<&What> = calls.collect();
-    let what = format!("the server closed a client ({how:?}) of {owner:?}, {calls:?} unanswered");
+    let what = format!("the server closed a client ({how}) of {owner:?}, {calls:?} unanswered");
     let subscriptions = client.read.iter().flat_map(|read| &read.reader.subscriptions);
     Fault { channel: subscriptions.map(|its| its.channel).next(), what }
 }

@@ -17,6 +17,7 @@ use crate::cluster::{self, Cluster};
 use crate::disturbance::Disturbance;
 use crate::read::Names;
 use crate::server::{self, CONNECTION_TIMEOUT_MS, HISTORY, Journal, JournalSync, Launcher, Server};
+use crate::tls::Tls;
 use crate::world::World;
 
 /// Channels with messages so long that together they exceed what the kernel takes for a client that
@@ -37,6 +38,7 @@ pub(crate) struct Options {
     pub(crate) journal: Option<JournalSync>,
     /// Servers that share a Redis, if there are several.
     pub(crate) nodes: usize,
+    pub(crate) has_tls: bool,
 }
 
 /// Runs, and prints the figures. Fails with the first fault.
@@ -63,6 +65,7 @@ pub(crate) fn run(options: &Options) -> Checked {
         state_file: keeps_state.then(|| state_file.clone()),
         journal: journal.clone(),
         cluster: redis.as_ref().map(Redis::url),
+        tls: options.has_tls.then(Tls::new).transpose()?,
     };
     let server = launcher.start(server::free_address()?)?;
     let mut others = Vec::new();
@@ -127,7 +130,7 @@ fn channels(server: &Server, users: usize) -> Checked<Vec<Names>> {
     });
     let mut names: Vec<Names> = plain.collect();
     while names.len() < count {
-        let pair = server::call(server.address, "/create")?;
+        let pair = server.call("/create")?;
         let name = |key: &str| pair[key].as_str().map(str::to_owned);
         let (Some(read), Some(write)) = (name("read"), name("write")) else {
             return Err(Fault::new(format!("not a pair: {pair}")));

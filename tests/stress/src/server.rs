@@ -13,6 +13,8 @@ use support::http;
 use support::incoming::Cutter;
 use support::process::{Cores, Running, fresh_folder};
 
+use crate::tls::{Tls, server_options};
+
 /// `--poll-timeout`.
 pub(crate) const POLL_TIMEOUT: Duration = Duration::from_secs(3);
 /// `--history`.
@@ -30,6 +32,8 @@ pub(crate) struct Launcher {
     pub(crate) journal: Option<Journal>,
     /// URL of the Redis that all nodes share.
     pub(crate) cluster: Option<String>,
+    /// The servers speak TLS.
+    pub(crate) tls: Option<Tls>,
 }
 
 /// A value of `--journal-sync`.
@@ -68,6 +72,7 @@ impl Journal {
 pub(crate) struct Server {
     pub(crate) running: Running,
     pub(crate) address: SocketAddrV4,
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Launcher {
@@ -76,13 +81,19 @@ impl Launcher {
         running.await_address().map_err(|error| {
             Fault::new(format!("speak does not start: {error}\n{}", running.log_end()))
         })?;
-        Ok(Server { running, address })
+        Ok(Server { running, address, tls: self.tls.clone() })
     }
 
     /// Starts a server, and does not wait until it serves.
     pub(crate) fn spawn(&self, address: SocketAddrV4) -> Result<Running, Fault> {
         let mut command = Command::new(&self.speak);
-        command.args(["--listen", &address.to_string()]).args(OPTIONS.split(' '));
+        let scheme = if self.tls.is_some() { "tls:" } else { "" };
+        command.args(["--listen", &format!("{scheme}{address}")]).args(OPTIONS.split(' '));
+        if self.tls.is_some() {
+            for (name, file) in server_options() {
+                command.arg(name).arg(file);
+            }
+        }
         if let Some(file) = &self.state_file {
             command.arg("--state").arg(file);
         }
@@ -105,13 +116,24 @@ pub(crate) fn free_address() -> Result<SocketAddrV4, Fault> {
     Ok(SocketAddrV4::new(ip, TcpListener::bind((ip, 0))?.local_addr()?.port()))
 }
 
-/// Makes a call on a connection of its own, and waits for the JSON of its response.
-pub(crate) fn call(address: SocketAddrV4, target: &str) -> Result<Value, Fault> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+impl Server {
+    /// Makes a call on a connection of its own, and waits for the JSON of its response.
+    pub(crate) fn call(&self, target: &str) -> Result<Value, Fault> {
+        let stream = TcpStream::connect(self.address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let bytes = match &self.tls {
+            Some(tls) => exchange(tls.stream(stream)?, target)?,
+            None => exchange(stream, target)?,
+        };
+        let item = Cutter::default().next(&bytes)?.ok_or_else(|| Fault::new("half a response"))?;
+        Ok(serde_json::from_slice(item.body())?)
+    }
+}
+
+/// Sends a request, and receives the response with the end of the connection.
+fn exchange(mut stream: impl Read + Write, target: &str) -> io::Result<Vec<u8>> {
     stream.write_all(&http::request("GET", target, &[("Connection", "close")], None))?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
-    let item = Cutter::default().next(&bytes)?.ok_or_else(|| Fault::new("half a response"))?;
-    Ok(serde_json::from_slice(item.body())?)
+    Ok(bytes)
 }

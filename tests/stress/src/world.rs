@@ -130,7 +130,9 @@ impl World {
         self.next_sender += 1;
         self.count("clients");
         let node = self.choose_node();
-        let link = Link::connect(self.node(node).address, self.next_sender, rate)?;
+        let server = self.node(node);
+        let (address, tls) = (server.address, server.tls.clone());
+        let link = Link::connect((address, tls.as_ref()), self.next_sender, rate)?;
         let client = Client::new(owner, node, self.next_sender, self.clock.moment());
         Ok(self.links.insert(link, client)?)
     }
@@ -197,7 +199,7 @@ impl World {
         for token in tokens {
             let Some((link, _)) = self.links.get(token) else { continue };
             link.flush();
-            if link.rate == ReadRate::Fast {
+            if link.rate == ReadRate::Fast || link.is_handshaking() {
                 self.take(token, BUFFER_BYTES)?;
             }
         }

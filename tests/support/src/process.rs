@@ -181,8 +181,10 @@ impl Running {
         let deadline = Instant::now() + START_MAX;
         loop {
             let log = self.log();
-            let mut lines = log.lines().filter_map(|line| line.split_once(" listening on http://"));
-            if let Some(address) = lines.find_map(|(_, address)| address.trim().parse().ok()) {
+            let mut lines = log.lines().filter_map(|line| line.split_once(" listening on http"));
+            let address =
+                |rest: &str| rest.trim_start_matches('s').strip_prefix("://")?.parse().ok();
+            if let Some(address) = lines.find_map(|(_, rest)| address(rest.trim())) {
                 return Ok(address);
             }
             self.check_start(deadline)?;
