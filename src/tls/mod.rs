@@ -22,7 +22,7 @@
 //!
 //! From below: `suite` has keys and secrets, `record` the record layer, `handshake` the use of
 //! rustls with `provider`, `tickets` and `certificates`, `batch` several records, `session` one
-//! client, and `tls_socket` its socket.
+//! client, `session_table` all of them, and `tls_socket` the socket of one.
 
 mod alert;
 mod batch;
@@ -36,6 +36,7 @@ mod handshake;
 mod provider;
 mod record;
 mod session;
+mod session_table;
 mod suite;
 #[cfg(test)]
 mod test_vectors;
