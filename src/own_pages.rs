@@ -5,10 +5,9 @@
 //! sandbox. An idle server needs a third of that code.
 #![allow(unsafe_code)]
 
-use std::ffi::c_void;
+use std::ffi::{c_int, c_long, c_void};
 
 use rustix::mm::{Advice, madvise};
-use rustix::param::page_size;
 
 /// `PT_LOAD`: the segment is mapped.
 const LOAD: u32 = 1;
@@ -41,7 +40,14 @@ unsafe extern "C" {
     /// The mapped beginning of the program. The linker defines it.
     #[link_name = "__ehdr_start"]
     static FILE_HEADER: FileHeader;
+
+    /// Function of the C library. rustix's `page_size` also reads the vDSO, which valgrind has
+    /// unmapped.
+    safe fn sysconf(name: c_int) -> c_long;
 }
+
+/// `_SC_PAGESIZE` on Linux, of glibc and of musl.
+const PAGE_SIZE: c_int = 30;
 
 /// Unmaps the code and the constants of the program. The next use of a page maps it again, from the
 /// page cache: a minor page fault, for 16 pages.
@@ -58,8 +64,9 @@ pub fn release() {
     let mapped = || segments.iter().filter(|segment| segment.kind == LOAD);
     // The linker's addresses begin at zero, unless the program is for a fixed address.
     let Some(first) = mapped().find(|segment| segment.offset == 0) else { return };
+    let Ok(page_bytes @ 1..) = usize::try_from(sysconf(PAGE_SIZE)) else { return };
     for segment in mapped().filter(|segment| segment.flags & WRITABLE == 0) {
-        let start = (segment.address - first.address) as usize / page_size() * page_size();
+        let start = (segment.address - first.address) as usize / page_bytes * page_bytes;
         let end = (segment.address - first.address + segment.memory_bytes) as usize;
         let address = header.cast::<c_void>().cast_mut().wrapping_byte_add(start);
         // SAFETY: nothing writes to the segment, so its pages are those of the file.
