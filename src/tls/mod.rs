@@ -1,7 +1,7 @@
 //! TLS 1.3 (RFC 8446) for the server's own listeners and for its Redis, without system calls.
 //!
 //! rustls does the handshake; then its state is dropped, and a record layer of this module seals
-//! and opens records with the traffic secrets alone. A waiting reader holds 104 bytes for that.
+//! and opens records with the traffic secrets alone. A waiting reader holds 128 bytes for that.
 //!
 //! A server uses it like this:
 //!
