@@ -4,10 +4,12 @@
 //! set timers and free memory, as the new state requires.
 
 use std::io;
+use std::mem;
 use std::rc::Rc;
 
 use super::event::DeferredEvents;
 use super::fair_queue::DeferredSend;
+use super::long_poll::LongPoll;
 use super::run_queue::Weight;
 use super::socket::Socket;
 use super::write_queue::{Flush, WriteQueue, send};
@@ -25,7 +27,7 @@ pub(super) enum State {
     Committing,
     /// A `/read` waits for messages. The client has no buffers, unless it pipelines and is slow to
     /// read earlier responses. Next: `Reading`, `Writing`, `Lingering`, `Closing`.
-    LongPolling { reader: ReaderKey, format: Option<Box<ReplyFormat>> },
+    LongPolling(LongPoll),
     /// A stream. This is the key of its [`StreamState`](super::stream_state::StreamState). Updates
     /// that do not fit into the kernel's buffer wait in the write queue.
     /// Next: `Writing`, `Lingering`, `Closing`.
@@ -54,7 +56,7 @@ impl State {
     /// Returns the reader that belongs to this state.
     pub(super) fn pending_read(&self) -> PendingRead {
         match self {
-            Self::LongPolling { reader, .. } => PendingRead::LongPoll(*reader),
+            Self::LongPolling(poll) => PendingRead::LongPoll(poll.reader()),
             Self::Streaming(stream) => PendingRead::Stream(*stream),
             Self::Reading
             | Self::Committing
@@ -212,7 +214,10 @@ impl<S: Socket> Client<S> {
 
     /// Enters `LongPolling`: a `/read` found nothing to deliver.
     pub(super) fn start_long_poll(&mut self, reader: ReaderKey, format: Option<Box<ReplyFormat>>) {
-        self.state = State::LongPolling { reader, format };
+        self.state = State::LongPolling(match format {
+            None => LongPoll::Usual(reader),
+            Some(format) => LongPoll::Formatted(Box::new((reader, format))),
+        });
     }
 
     /// Enters `Committing`: a call waits for the log.
@@ -234,10 +239,13 @@ impl<S: Socket> Client<S> {
     /// Leaves `LongPolling` for `Reading`, until [`Client::on_response_sent`] is called for the
     /// reply. The hub has removed the reader. Returns the reply's format, `None` for the usual one.
     pub(super) fn complete_poll(&mut self) -> Option<Box<ReplyFormat>> {
-        let State::LongPolling { format, .. } = &mut self.state else { return None };
-        let format = format.take();
-        self.state = State::Reading;
-        format
+        if !matches!(self.state, State::LongPolling(_)) {
+            return None;
+        }
+        match mem::replace(&mut self.state, State::Reading) {
+            State::LongPolling(LongPoll::Formatted(poll)) => Some(poll.1),
+            _ => None,
+        }
     }
 
     /// Leaves `Streaming` for `Reading`, until [`Client::on_response_sent`] is called for the last
@@ -535,6 +543,6 @@ mod tests {
 
     #[test]
     fn a_waiting_client_stays_small() {
-        assert!(size_of::<Client<ServerSocket>>() <= 88, "{}", size_of::<Client<ServerSocket>>());
+        assert!(size_of::<Client<ServerSocket>>() <= 80, "{}", size_of::<Client<ServerSocket>>());
     }
 }

@@ -19,32 +19,30 @@ pub(super) struct DeferredEvents(u8);
 
 impl DeferredEvents {
     const ANY: u8 = 1;
-    const READABLE: u8 = 2;
-    const WRITABLE: u8 = 4;
-    const READ_CLOSED: u8 = 8;
-    const ERROR: u8 = 16;
+    const READABLE: u32 = 1;
+    const WRITABLE: u32 = 2;
+    const READ_CLOSED: u32 = 3;
+    const ERROR: u32 = 4;
 
     /// Adds an event.
     pub(super) fn add(&mut self, event: Event) {
         let Event { is_readable, is_writable, is_read_closed, is_error } = event;
-        let flags = [
-            (is_readable, Self::READABLE),
-            (is_writable, Self::WRITABLE),
-            (is_read_closed, Self::READ_CLOSED),
-            (is_error, Self::ERROR),
-        ];
-        let set = flags.into_iter().filter(|(is_set, _)| *is_set);
-        self.0 |= set.fold(Self::ANY, |bits, (_, bit)| bits | bit);
+        self.0 |= Self::ANY
+            | u8::from(is_readable) << Self::READABLE
+            | u8::from(is_writable) << Self::WRITABLE
+            | u8::from(is_read_closed) << Self::READ_CLOSED
+            | u8::from(is_error) << Self::ERROR;
     }
 
     /// Removes the events, and returns them as one. `None` if there was none.
     pub(super) fn take(&mut self) -> Option<Event> {
         let bits = std::mem::take(&mut self.0);
+        let has = |bit: u32| bits >> bit & 1 != 0;
         (bits != 0).then_some(Event {
-            is_readable: bits & Self::READABLE != 0,
-            is_writable: bits & Self::WRITABLE != 0,
-            is_read_closed: bits & Self::READ_CLOSED != 0,
-            is_error: bits & Self::ERROR != 0,
+            is_readable: has(Self::READABLE),
+            is_writable: has(Self::WRITABLE),
+            is_read_closed: has(Self::READ_CLOSED),
+            is_error: has(Self::ERROR),
         })
     }
 }

@@ -90,7 +90,7 @@ const _: () = assert!(MATERIAL_BYTES >= 2 * SECRET_BYTES_MAX, "no room for the s
 ///
 /// A waiting reader holds this, so it is small: with AES-128, 120 bytes of secrets and keys. The
 /// keys are kept, since a delivery and the next request are two records for each of a thousand
-/// clients, and to derive a key takes as long as to open two requests. What each record needs comes
+/// clients, and to derive a key takes longer than to open a request. What each record needs comes
 /// first and is as long as a line of the processor's cache; the secrets in the next line are for a
 /// `KeyUpdate`. The other suites, which hardly any client uses, derive their keys for each call.
 #[repr(C, align(64))]
