@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Starts and ends servers for the other scripts. To be sourced by bash, with `set -eu`.
 #
+# listen_for DRIVE…     sets LISTEN to the options with which Speak listens for a load
 # start COMMAND…        starts a server, waits until it prints its port, and sets PID and PORT
 # start_nginx [PREFIX…] NGINX
 #                       starts nginx, and sets NGINX_PID, NGINX_PORT and NGINX_WORKER
@@ -22,13 +23,25 @@ build_bench() {
     cargo build --quiet --release --locked --manifest-path "$BENCH_FOLDER/Cargo.toml"
 }
 
+listen_for() {
+    local tests="$BENCH_FOLDER/../tests/tls"
+    case " $* " in
+    *' --tls '*)
+        LISTEN=(--listen tls:127.0.0.1:0)
+        LISTEN+=(--tls-cert "$tests/ecdsa.pem" --tls-key "$tests/ecdsa.key")
+        ;;
+    *) LISTEN=(--listen 127.0.0.1:0) ;;
+    esac
+}
+
 start() {
     : >"$SCRATCH/log"
     "$@" >/dev/null 2>"$SCRATCH/log" &
     PID=$!
     # Under valgrind a start takes seconds.
     for _ in $(seq 300); do
-        PORT=$(sed -n 's|.* listening on http://127\.0\.0\.1:\([0-9]*\).*|\1|p;T;q' "$SCRATCH/log")
+        PORT=$(sed -n 's|.* listening on https\?://127\.0\.0\.1:\([0-9]*\).*|\1|p;T;q' \
+            "$SCRATCH/log")
         [ -n "$PORT" ] && return 0
         kill -0 "$PID" 2>/dev/null || break
         sleep 0.1

@@ -29,7 +29,8 @@ build_bench
 counted() {
     local out=$1
     shift
-    start strace -f -c -o "$SCRATCH/strace" "$SPEAK" --listen 127.0.0.1:0
+    listen_for "$@"
+    start strace -f -c -o "$SCRATCH/strace" "$SPEAK" "${LISTEN[@]}"
     speak_bench drive "$@" --at "127.0.0.1:$PORT" >"$SCRATCH/sample"
     # strace writes its summary when its child, the server, has ended.
     end "$(tr -d ' ' <"/proc/$PID/task/$PID/children")"
@@ -51,17 +52,19 @@ limit() {
                 list = list sprintf(" %s %.3f", call, each)
             }
             bad = calls > limit + slack || waits > waits_limit + slack
-            printf "%-10s %.3f calls (at most %.2f), %.3f waits;%s%s\n",
+            printf "%-14s %.3f calls (at most %.2f), %.3f waits;%s%s\n",
                 name, calls, limit, waits, list, bad ? "  TOO MANY" : ""
             exit bad
         }' "$SCRATCH/few" "$SCRATCH/many" || FAILED=yes
 }
 
 FAILED=''
-counted "$SCRATCH/few" fanout --readers $READERS --messages 20
-counted "$SCRATCH/many" fanout --readers $READERS --messages 120
 # The writes that cause the deliveries need two calls each.
-limit delivery $((READERS * 100)) "$(awk "BEGIN { print 2 + 2 / $READERS }")"
+for tls in '' --tls; do
+    counted "$SCRATCH/few" fanout --readers $READERS --messages 20 $tls
+    counted "$SCRATCH/many" fanout --readers $READERS --messages 120 $tls
+    limit "delivery$tls" $((READERS * 100)) "$(awk "BEGIN { print 2 + 2 / $READERS }")"
+done
 
 # A stream only receives.
 for load in events frames; do
@@ -79,21 +82,24 @@ counted "$SCRATCH/few" poll --requests 2000
 counted "$SCRATCH/many" poll --requests 12000
 limit read 10000 2
 
-# memory LOAD LIMIT: checks the bytes for each of 10,000 readers, and the memory after they left
+# memory LIMIT DRIVE…: checks the bytes for each of 10,000 readers, and the memory after they left
 memory() {
-    local sample each left bad=''
-    start "$SPEAK" --listen 127.0.0.1:0
-    sample=$(speak_bench drive "$1" --readers 10000 --at "127.0.0.1:$PORT" --pid "$PID")
+    local limit=$1 sample each left bad=''
+    shift
+    listen_for "$@"
+    start "$SPEAK" "${LISTEN[@]}"
+    sample=$(speak_bench drive "$@" --readers 10000 --at "127.0.0.1:$PORT" --pid "$PID")
     stop
     each=${sample#*\"cost\":} left=${sample#*\"left_over_before\":}
     each=${each%%[,\}]*} left=${left%%[,\}]*}
-    awk "BEGIN { exit $each > $2 || $left > 1.10 }" || bad='  TOO MUCH' FAILED=yes
-    printf '%-11s %s bytes each (at most %s); %s of the base after they left (at most 1.10)%s\n' \
-        "$1" "$each" "$2" "$left" "$bad"
+    awk "BEGIN { exit $each > $limit || $left > 1.10 }" || bad='  TOO MUCH' FAILED=yes
+    printf '%-12s %s bytes each (at most %s); %s of the base after they left (at most 1.10)%s\n' \
+        "$*" "$each" "$limit" "$left" "$bad"
 }
 
 ulimit -n "$(ulimit -Hn)"
-memory idle "$MEMORY_LIMIT"
-memory idle-events $STREAM_MEMORY_LIMIT
-memory idle-frames $STREAM_MEMORY_LIMIT
+memory "$MEMORY_LIMIT" idle
+memory "$MEMORY_LIMIT" idle --tls
+memory $STREAM_MEMORY_LIMIT idle-events
+memory $STREAM_MEMORY_LIMIT idle-frames
 [ -z "$FAILED" ]

@@ -5,7 +5,7 @@
 //! sandbox. An idle server needs a third of that code.
 #![allow(unsafe_code)]
 
-use std::ffi::{c_ulong, c_void};
+use std::ffi::{c_int, c_long, c_void};
 
 use rustix::mm::{Advice, madvise};
 
@@ -13,8 +13,6 @@ use rustix::mm::{Advice, madvise};
 const LOAD: u32 = 1;
 /// `PF_W`: the segment is writable.
 const WRITABLE: u32 = 2;
-/// `AT_PAGESZ`: bytes of a page.
-const PAGE_SIZE: c_ulong = 6;
 
 /// Beginning of an ELF file with 64 bits, as in elf(5).
 #[repr(C)]
@@ -43,10 +41,13 @@ unsafe extern "C" {
     #[link_name = "__ehdr_start"]
     static FILE_HEADER: FileHeader;
 
-    /// Value of the kernel for this process, as in getauxval(3). rustix has one too, which reads
-    /// memory that valgrind does not map.
-    safe fn getauxval(kind: c_ulong) -> c_ulong;
+    /// Function of the C library. rustix's `page_size` also reads the vDSO, which valgrind has
+    /// unmapped.
+    safe fn sysconf(name: c_int) -> c_long;
 }
+
+/// `_SC_PAGESIZE` on Linux, of glibc and of musl.
+const PAGE_SIZE: c_int = 30;
 
 /// Unmaps the code and the constants of the program. The next use of a page maps it again, from the
 /// page cache: a minor page fault, for 16 pages.
@@ -63,10 +64,7 @@ pub fn release() {
     let mapped = || segments.iter().filter(|segment| segment.kind == LOAD);
     // The linker's addresses begin at zero, unless the program is for a fixed address.
     let Some(first) = mapped().find(|segment| segment.offset == 0) else { return };
-    let page_bytes = getauxval(PAGE_SIZE) as usize;
-    if page_bytes == 0 {
-        return;
-    }
+    let Ok(page_bytes @ 1..) = usize::try_from(sysconf(PAGE_SIZE)) else { return };
     for segment in mapped().filter(|segment| segment.flags & WRITABLE == 0) {
         let start = (segment.address - first.address) as usize / page_bytes * page_bytes;
         let end = (segment.address - first.address + segment.memory_bytes) as usize;

@@ -27,9 +27,10 @@ speak-bench run [--quick|--full|--peers] [--speak PROGRAM] [--against PROGRAM] [
     --only takes the parts whose name begins with PART. --against is another build of Speak: it
     is then the only peer, and the goals are in bench/README.md.
 
-speak-bench drive WORK --at 127.0.0.1:PORT [--target speak|nchan|nginx] [--pid PID] [WHAT NUMBER]…
+speak-bench drive WORK --at 127.0.0.1:PORT [--tls] [--target speak|nchan|nginx] [--pid PID]
+                  [WHAT NUMBER]…
     Puts one load on a running server that has served nothing yet, and prints its cost as a line of
-    JSON. WORK and WHAT:
+    JSON. --tls: the server has the certificate of the tests. WORK and WHAT:
         fanout, jsonp, events, frames
                          --readers 1000 --messages 20
         chat             --rooms 100 --users 10 --rate 1000 --messages 2000
@@ -139,12 +140,14 @@ fn parse_cluster(mut parser: lexopt::Parser) -> Result<Command> {
 
 fn parse_drive(mut parser: lexopt::Parser) -> Result<Command> {
     let (mut name, mut at, mut kind, mut process) = (None, None, Kind::Speak, None);
+    let mut is_tls = false;
     let mut numbers = Numbers::default();
     while let Some(argument) = parser.next()? {
         match argument {
             Value(work) if name.is_none() => name = Some(work.string()?),
             Long("at") => at = Some(parser.value()?.parse()?),
             Long("target") => kind = Kind::parse(&parser.value()?.string()?)?,
+            Long("tls") => is_tls = true,
             Long("pid") => process = Some(Process(parser.value()?.parse()?)),
             Long(what) => {
                 let what = what.to_owned();
@@ -158,7 +161,7 @@ fn parse_drive(mut parser: lexopt::Parser) -> Result<Command> {
         return Err(format!("--{what} says nothing of that work").into());
     }
     let address = at.ok_or("drive where? give --at")?;
-    let target = Target { process, ..Target::new(address, kind.dialect()) };
+    let target = Target { process, is_tls, ..Target::new(address, kind.dialect()) };
     Ok(Command::Drive { target, work })
 }
 

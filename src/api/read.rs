@@ -37,7 +37,7 @@ impl Api {
             }
             ReadResult::Pending(reader) => Ok(Some(Handled::LongPoll {
                 reader,
-                format: call.options.to_reply_format(call.parameters),
+                format: call.options.to_reply_format(call.parameters, reader),
                 wait_ms: params.wait_ms,
             })),
             ReadResult::Behind => Ok(Some(Handled::Behind(Behind::Barrier))),

@@ -7,6 +7,7 @@ use super::error::Error;
 use super::params::Parameters;
 use super::phase::Phase;
 use crate::http::{Callback, Persistence, ResponseHead};
+use crate::hub::ReaderKey;
 use crate::web;
 
 /// Last second that `Date` can express, in seconds since 1970: its year has four digits.
@@ -34,6 +35,9 @@ impl<'a> BodyType<'a> {
 /// response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplyFormat {
+    /// Reader of the long poll; `None` for a call that waits for the log. It is kept here, since a
+    /// client with the default format has no room for both.
+    pub(super) reader: Option<ReaderKey>,
     pub(super) callback: Option<Box<str>>,
     pub(super) cors_grant: CorsGrant<Box<str>>,
     pub(super) persistence: Persistence,
@@ -42,6 +46,12 @@ pub struct ReplyFormat {
 }
 
 impl ReplyFormat {
+    /// Returns the reader of the long poll, `None` for a call that waits for the log.
+    #[must_use]
+    pub fn reader(&self) -> Option<ReaderKey> {
+        self.reader
+    }
+
     /// Returns the memory of the format.
     #[must_use]
     pub fn memory(&self) -> usize {
@@ -95,12 +105,17 @@ impl<'a> ResponseOptions<'a> {
     }
 
     /// Returns the format that a long poll with these parameters stores; `None` for the default.
-    pub(super) fn to_reply_format(self, parameters: &Parameters<'_>) -> Option<Box<ReplyFormat>> {
+    pub(super) fn to_reply_format(
+        self,
+        parameters: &Parameters<'_>,
+        reader: ReaderKey,
+    ) -> Option<Box<ReplyFormat>> {
         if self.is_default() && parameters.channels.len() == 1 {
             return None;
         }
         let Self { callback, cors_grant, persistence, .. } = self;
         Some(Box::new(ReplyFormat {
+            reader: Some(reader),
             callback: callback.map(|callback| callback.as_str().into()),
             cors_grant: cors_grant.convert(|origin| Box::from(*origin)),
             persistence,
@@ -113,6 +128,7 @@ impl<'a> ResponseOptions<'a> {
         let Self { callback, cors_grant, persistence, .. } = self;
         (!self.is_default()).then(|| {
             Box::new(ReplyFormat {
+                reader: None,
                 callback: callback.map(|callback| callback.as_str().into()),
                 cors_grant: cors_grant.convert(|origin| Box::from(*origin)),
                 persistence,
@@ -336,6 +352,7 @@ mod tests {
     fn a_format_weighs_its_texts() {
         let memory = |callback: Option<&str>, labels: &[&str]| {
             let format = ReplyFormat {
+                reader: None,
                 callback: callback.map(Box::from),
                 cors_grant: CorsGrant::Any,
                 persistence: Persistence::Persistent,

@@ -88,6 +88,8 @@ pub(crate) use message::{push_number, push_string};
 pub use moderation::{BAN_SECONDS_MAX, Kick};
 pub use nodes::{HEARTBEAT_MS, SavedCluster, SavedNodes};
 pub use paged_slab::PAGE_BYTES;
+#[cfg(feature = "tls")]
+pub(crate) use paged_slab::PagedSlab;
 pub use proposals::{LogHealth, Proposal, ProposalCursor, Proposals};
 pub use read_request::{CHANNELS_PER_READ_MAX, Mode, ReadRequest, ReadResult};
 pub use reader::{ReaderKey, Since};

@@ -14,7 +14,7 @@ pub const PAGE_BYTES: usize = 32 * 1024;
 /// Values by index. Insertion and removal are O(1), except for the search for a page with room,
 /// which is O(pages / 64).
 #[derive(Debug)]
-pub(super) struct PagedSlab<T> {
+pub(crate) struct PagedSlab<T> {
     pages: Vec<Slab<T>>,
     /// One bit per page, set if the page has room.
     partial: Vec<u64>,
@@ -27,11 +27,11 @@ impl<T> PagedSlab<T> {
     pub(super) const PAGE_LEN: usize =
         PAGE_BYTES.div_ceil(size_of::<Option<T>>()).next_power_of_two();
 
-    pub(super) fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { pages: Vec::new(), partial: Vec::new(), len: 0 }
     }
 
-    pub(super) fn insert(&mut self, value: T) -> u32 {
+    pub(crate) fn insert(&mut self, value: T) -> u32 {
         let page = self.page_with_room();
         let slab = &mut self.pages[page];
         if slab.capacity() == 0 {
@@ -56,7 +56,7 @@ impl<T> PagedSlab<T> {
     }
 
     /// Removes and returns a value, which must exist.
-    pub(super) fn remove(&mut self, index: u32) -> T {
+    pub(crate) fn remove(&mut self, index: u32) -> T {
         let page = index as usize / Self::PAGE_LEN;
         let slab = &mut self.pages[page];
         let value = slab.remove(index as usize % Self::PAGE_LEN);
@@ -76,6 +76,12 @@ impl<T> PagedSlab<T> {
 
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Returns the number of pages that have memory.
+    #[cfg(test)]
+    pub(crate) fn pages_in_use(&self) -> usize {
+        self.pages.iter().filter(|page| page.capacity() > 0).count()
     }
 
     /// Iterates over all values with their indexes, by index.

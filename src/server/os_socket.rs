@@ -106,7 +106,9 @@ mod tests {
 
     #[test]
     fn a_socket_takes_no_more_than_a_descriptor_and_its_kind() {
-        assert!(size_of::<OsSocket>() <= 24);
-        assert!(size_of::<ClientSocket>() <= 32);
+        // In a debug build, mio's part is larger.
+        let (socket, client) = if cfg!(debug_assertions) { (24, 32) } else { (8, 12) };
+        assert!(size_of::<OsSocket>() <= socket);
+        assert!(size_of::<ClientSocket>() <= client);
     }
 }

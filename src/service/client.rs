@@ -4,11 +4,13 @@
 //! set timers and free memory, as the new state requires.
 
 use std::io;
+use std::mem;
 use std::rc::Rc;
 
 use super::commits::Waited;
-use super::event::Event;
+use super::event::DeferredEvents;
 use super::fair_queue::DeferredSend;
+use super::long_poll::LongPoll;
 use super::run_queue::Weight;
 use super::socket::Socket;
 use super::write_queue::{Flush, WriteQueue, send};
@@ -26,7 +28,7 @@ pub(super) enum State {
     Committing,
     /// A `/read` waits for messages. The client has no buffers, unless it pipelines and is slow to
     /// read earlier responses. Next: `Reading`, `Writing`, `Lingering`, `Closing`.
-    LongPolling { reader: ReaderKey, format: Option<Box<ReplyFormat>> },
+    LongPolling(LongPoll),
     /// A stream. This is the key of its [`StreamState`](super::stream_state::StreamState). Updates
     /// that do not fit into the kernel's buffer wait in the write queue.
     /// Next: `Writing`, `Lingering`, `Closing`.
@@ -55,7 +57,7 @@ impl State {
     /// Returns the reader that belongs to this state.
     pub(super) fn pending_read(&self) -> PendingRead {
         match self {
-            Self::LongPolling { reader, .. } => PendingRead::LongPoll(*reader),
+            Self::LongPolling(poll) => PendingRead::LongPoll(poll.reader()),
             Self::Streaming(stream) => PendingRead::Stream(*stream),
             Self::Reading
             | Self::Committing
@@ -131,8 +133,8 @@ pub(super) struct Client<S> {
     pub(super) is_queued: bool,
     /// Place in the run queue, by what the client did the last time.
     pub(super) weight: Weight,
-    /// Event that waits for the client's place in the run queue.
-    pub(super) deferred_event: Option<Event>,
+    /// Events that wait for the client's place in the run queue.
+    pub(super) deferred_events: DeferredEvents,
     /// Accepted only to be sent an error.
     pub(super) is_rejected: bool,
     /// Accepted by the admin listener.
@@ -193,7 +195,7 @@ impl<S: Socket> Client<S> {
             waited: None,
             is_queued: false,
             weight: Weight::Unknown,
-            deferred_event: None,
+            deferred_events: DeferredEvents::default(),
             is_rejected: false,
             is_admin: false,
             is_proxy,
@@ -213,7 +215,10 @@ impl<S: Socket> Client<S> {
 
     /// Enters `LongPolling`: a `/read` found nothing to deliver.
     pub(super) fn start_long_poll(&mut self, reader: ReaderKey, format: Option<Box<ReplyFormat>>) {
-        self.state = State::LongPolling { reader, format };
+        self.state = State::LongPolling(match format {
+            None => LongPoll::Usual(reader),
+            Some(format) => LongPoll::Formatted(format),
+        });
     }
 
     /// Enters `Committing`: a call waits for the log.
@@ -235,10 +240,13 @@ impl<S: Socket> Client<S> {
     /// Leaves `LongPolling` for `Reading`, until [`Client::on_response_sent`] is called for the
     /// reply. The hub has removed the reader. Returns the reply's format, `None` for the usual one.
     pub(super) fn complete_poll(&mut self) -> Option<Box<ReplyFormat>> {
-        let State::LongPolling { format, .. } = &mut self.state else { return None };
-        let format = format.take();
-        self.state = State::Reading;
-        format
+        if !matches!(self.state, State::LongPolling(_)) {
+            return None;
+        }
+        match mem::replace(&mut self.state, State::Reading) {
+            State::LongPolling(LongPoll::Formatted(format)) => Some(format),
+            _ => None,
+        }
     }
 
     /// Leaves `Streaming` for `Reading`, until [`Client::on_response_sent`] is called for the last
@@ -535,12 +543,12 @@ impl<S: Socket> Client<S> {
 mod tests {
     use super::*;
 
-    /// Size of the server's socket in a debug build, in which mio's part is larger; a test of that
-    /// socket holds it to this size.
-    type ServerSocket = [u64; 4];
+    /// Size of the server's socket in a release build: descriptor, its kind, number of a session.
+    /// In a debug build, mio's part is larger.
+    type ServerSocket = [u32; 3];
 
     #[test]
     fn a_waiting_client_stays_small() {
-        assert!(size_of::<Client<ServerSocket>>() <= 112, "{}", size_of::<Client<ServerSocket>>());
+        assert!(size_of::<Client<ServerSocket>>() <= 80, "{}", size_of::<Client<ServerSocket>>());
     }
 }

@@ -289,10 +289,7 @@ impl<S: Socket> ClientTable<S> {
     /// Stores an event until the client's place in the run queue.
     pub(super) fn defer_event(&mut self, key: Key, event: Event) {
         let client = self.slots.get_mut(key).expect("the caller has the client");
-        match &mut client.deferred_event {
-            Some(deferred) => deferred.merge(event),
-            none => *none = Some(event),
-        }
+        client.deferred_events.add(event);
         if !mem::replace(&mut client.is_queued, true) {
             self.run_queue.push(client.address, client.weight(), key);
         }
@@ -321,7 +318,7 @@ impl<S: Socket> ClientTable<S> {
             // The client may have been freed.
             if let Some(client) = self.slots.get_mut(key) {
                 client.is_queued = false;
-                return Some((key, client.deferred_event.take()));
+                return Some((key, client.deferred_events.take()));
             }
         }
     }

@@ -22,6 +22,7 @@ mod http;
 mod input;
 mod limits;
 mod listener;
+mod long_poll;
 mod membership;
 mod output;
 mod phase;

@@ -373,7 +373,7 @@ impl<L: Listener> Service<L> {
                 State::Committing => {
                     self.io.clients.set_deadline(key, now.mono.after(COMMIT_CHECK_MS));
                 }
-                State::LongPolling { reader, .. } => self.hub.complete_empty(now, *reader),
+                State::LongPolling(poll) => self.hub.complete_empty(now, poll.reader()),
                 State::Streaming(_) => self.check_stream(key),
                 _ => self.close(key),
             }

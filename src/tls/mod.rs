@@ -1,7 +1,7 @@
 //! TLS 1.3 (RFC 8446) for the server's own listeners and for its Redis, without system calls.
 //!
 //! rustls does the handshake; then its state is dropped, and a record layer of this module seals
-//! and opens records with the traffic secrets alone. A waiting reader holds 104 bytes for that.
+//! and opens records with the traffic secrets alone. A waiting reader holds 128 bytes for that.
 //!
 //! A server uses it like this:
 //!
@@ -22,7 +22,7 @@
 //!
 //! From below: `suite` has keys and secrets, `record` the record layer, `handshake` the use of
 //! rustls with `provider`, `tickets` and `certificates`, `batch` several records, `session` one
-//! client, and `tls_socket` its socket.
+//! client, `session_table` all of them, and `tls_socket` the socket of one.
 
 mod alert;
 mod batch;
@@ -36,6 +36,7 @@ mod handshake;
 mod provider;
 mod record;
 mod session;
+mod session_table;
 mod suite;
 #[cfg(test)]
 mod test_vectors;

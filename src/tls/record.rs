@@ -85,25 +85,31 @@ impl Count {
     }
 }
 
-/// Two secrets of SHA-384, or two of SHA-256 with a key and an IV.
-const MATERIAL_BYTES: usize = 2 * SECRET_BYTES_MAX;
+/// Length of a key with AES-128, and of the IV to it.
+const KEPT_BYTES: usize = Suite::Aes128Gcm.key_bytes() + IV_BYTES;
+
+/// With AES-128, keys and IVs of both directions, then both secrets.
+const MATERIAL_BYTES: usize = 2 * KEPT_BYTES + 2 * Suite::Aes128Gcm.secret_bytes();
+
+const _: () = assert!(MATERIAL_BYTES >= 2 * SECRET_BYTES_MAX, "no room for the secrets of SHA-384");
 
 /// Secrets, keys and sequence numbers of a connection after its handshake.
 ///
-/// A waiting reader holds this, so it is small: 92 bytes of secrets with AES-128. The key and the
-/// IV for sending are kept, since a delivery is one record for each of a thousand clients; those
-/// for receiving are derived for each read, which is a small part of the cost of a request. The
-/// other suites, which hardly any client uses, derive both.
+/// A waiting reader holds this, so it is small: with AES-128, 120 bytes of secrets and keys. The
+/// keys are kept, since a delivery and the next request are two records for each of a thousand
+/// clients, and to derive a key takes longer than to open a request. What each record needs comes
+/// first and is as long as a line of the processor's cache; the secrets in the next line are for a
+/// `KeyUpdate`. The other suites, which hardly any client uses, derive their keys for each call.
+#[repr(C, align(64))]
 pub struct Traffic {
-    /// The secret for sending and the one for receiving. With AES-128, the key and the IV for
-    /// sending follow.
-    material: [u8; MATERIAL_BYTES],
+    suite: Suite,
+    key_updates: KeyUpdates,
     /// Records sealed with the present key for sending: the number of the next one.
     sealed: Count,
     /// Records opened with the present key for receiving: the number of the next one.
     opened: Count,
-    suite: Suite,
-    key_updates: KeyUpdates,
+    /// With AES-128, key and IV of each [`Direction`]. Then the secret of each.
+    material: [u8; MATERIAL_BYTES],
 }
 
 /// `KeyUpdate` messages that are still to come. One byte: see [`Count`].
@@ -142,6 +148,13 @@ impl KeyUpdates {
     }
 }
 
+/// Direction of records, as a number of its place in the material.
+#[derive(Clone, Copy)]
+enum Direction {
+    Send = 0,
+    Receive = 1,
+}
+
 /// What a connection begins with after its handshake.
 pub(super) struct TrafficParts<'a> {
     pub(super) suite: Suite,
@@ -163,12 +176,13 @@ impl Traffic {
         if send_secret.len() != length || receive_secret.len() != length {
             return None;
         }
-        let mut material = [0; MATERIAL_BYTES];
-        material[..length].copy_from_slice(send_secret);
-        material[length..2 * length].copy_from_slice(receive_secret);
+        let material = [0; MATERIAL_BYTES];
         let key_updates = KeyUpdates::None;
-        let mut traffic = Self { material, sealed, opened, suite, key_updates };
-        traffic.keep_send_key();
+        let mut traffic = Self { suite, key_updates, sealed, opened, material };
+        traffic.secret(Direction::Send).copy_from_slice(send_secret);
+        traffic.secret(Direction::Receive).copy_from_slice(receive_secret);
+        traffic.keep_key(Direction::Send);
+        traffic.keep_key(Direction::Receive);
         Some(traffic)
     }
 
@@ -178,52 +192,61 @@ impl Traffic {
         self.suite
     }
 
-    /// Splits what is secret: the secret for sending, the one for receiving, the kept key and IV.
-    fn split(&mut self) -> (&mut [u8], &mut [u8], &mut [u8]) {
+    /// Returns whether the keys and the IVs are kept.
+    fn keeps_keys(&self) -> bool {
+        self.suite == Suite::Aes128Gcm
+    }
+
+    /// Returns both secrets.
+    fn secrets(&mut self) -> &mut [u8] {
+        let start = if self.keeps_keys() { 2 * KEPT_BYTES } else { 0 };
+        &mut self.material[start..][..2 * self.suite.secret_bytes()]
+    }
+
+    fn secret(&mut self, direction: Direction) -> &mut [u8] {
         let length = self.suite.secret_bytes();
-        let (send, rest) = self.material.split_at_mut(length);
-        let (receive, kept) = rest.split_at_mut(length);
-        (send, receive, kept)
+        &mut self.secrets()[direction as usize * length..][..length]
     }
 
-    /// Derives the key and the IV for sending, if this suite keeps them.
-    fn keep_send_key(&mut self) {
+    /// Derives the key and the IV of a secret, if this suite keeps them.
+    fn keep_key(&mut self, direction: Direction) {
         let suite = self.suite;
-        if suite == Suite::Aes128Gcm {
-            let (secret, _, kept) = self.split();
-            let mut iv = [0; IV_BYTES];
-            let (key, kept_iv) = kept.split_at_mut(suite.key_bytes());
-            suite.derive(secret, key, &mut iv);
-            kept_iv[..IV_BYTES].copy_from_slice(&iv);
+        if self.keeps_keys() {
+            let (mut key, mut iv) = ([0; Suite::Aes128Gcm.key_bytes()], [0; IV_BYTES]);
+            suite.derive(self.secret(direction), &mut key, &mut iv);
+            let kept = &mut self.material[direction as usize * KEPT_BYTES..][..KEPT_BYTES];
+            let (kept_key, kept_iv) = kept.split_at_mut(key.len());
+            kept_key.copy_from_slice(&key);
+            kept_iv.copy_from_slice(&iv);
         }
     }
 
-    /// Makes the key for sending ready for use.
-    fn prepare_send_key(&mut self) -> (LessSafeKey, [u8; IV_BYTES]) {
+    /// Makes the key of a direction ready for use.
+    fn prepare_key(&mut self, direction: Direction) -> (LessSafeKey, [u8; IV_BYTES]) {
         let suite = self.suite;
-        let (secret, _, kept) = self.split();
-        if suite != Suite::Aes128Gcm {
-            return suite.prepare_from(secret);
+        if !self.keeps_keys() {
+            return suite.prepare_from(self.secret(direction));
         }
-        let (key, rest) = kept.split_at(suite.key_bytes());
-        let iv = rest[..IV_BYTES].try_into().expect("the length of an IV");
-        (suite.prepare(key), iv)
+        let kept = &self.material[direction as usize * KEPT_BYTES..][..KEPT_BYTES];
+        let (key, iv) = kept.split_at(suite.key_bytes());
+        (suite.prepare(key), iv.try_into().expect("the length of an IV"))
     }
 
     /// Replaces the secret and the key for sending. Only here the number of sealed records begins
     /// again, for a key that has sealed none.
     fn advance_sending(&mut self) {
         let suite = self.suite;
-        suite.advance(self.split().0);
+        suite.advance(self.secret(Direction::Send));
         self.sealed = Count::ZERO;
-        self.keep_send_key();
+        self.keep_key(Direction::Send);
     }
 
-    /// Replaces the secret for receiving.
+    /// Replaces the secret and the key for receiving.
     fn advance_receiving(&mut self) {
         let suite = self.suite;
-        suite.advance(self.split().1);
+        suite.advance(self.secret(Direction::Receive));
         self.opened = Count::ZERO;
+        self.keep_key(Direction::Receive);
         self.key_updates = KeyUpdates::new(self.key_updates.is_owed(), false);
     }
 
@@ -240,14 +263,13 @@ impl Traffic {
 
     /// Makes the key for sending ready for some records.
     pub fn sealer(&mut self) -> Sealer<'_> {
-        let (key, iv) = self.prepare_send_key();
+        let (key, iv) = self.prepare_key(Direction::Send);
         Sealer { traffic: self, key, iv }
     }
 
     /// Makes the key for receiving ready for some records.
     pub fn opener(&mut self) -> Opener<'_> {
-        let suite = self.suite;
-        let (key, iv) = suite.prepare_from(self.split().1);
+        let (key, iv) = self.prepare_key(Direction::Receive);
         Opener { traffic: self, key, iv, ignores_tickets: false }
     }
 
@@ -263,11 +285,11 @@ impl Traffic {
     /// `KeyUpdate`s still to come, both sequence numbers, both secrets. Consumes it, so that no key
     /// is used on both sides.
     #[must_use]
-    pub fn export(self) -> Vec<u8> {
+    pub fn export(mut self) -> Vec<u8> {
         let mut bytes = vec![self.suite as u8, self.key_updates as u8];
         bytes.extend_from_slice(&self.sealed.0);
         bytes.extend_from_slice(&self.opened.0);
-        bytes.extend_from_slice(&self.material[..2 * self.suite.secret_bytes()]);
+        bytes.extend_from_slice(self.secrets());
         bytes
     }
 
@@ -320,7 +342,7 @@ impl Sealer<'_> {
         let is_requested = wants || self.traffic.key_updates.is_requested();
         self.traffic.key_updates = KeyUpdates::new(false, is_requested);
         self.traffic.advance_sending();
-        (self.key, self.iv) = self.traffic.prepare_send_key();
+        (self.key, self.iv) = self.traffic.prepare_key(Direction::Send);
     }
 
     /// Appends one record without padding (RFC 8446, section 5.2).
@@ -452,8 +474,7 @@ impl Opener<'_> {
                 let is_owed = updates.is_owed() || request == UPDATE_REQUESTED;
                 self.traffic.key_updates = KeyUpdates::new(is_owed, updates.is_requested());
                 self.traffic.advance_receiving();
-                let suite = self.traffic.suite;
-                (self.key, self.iv) = suite.prepare_from(self.traffic.split().1);
+                (self.key, self.iv) = self.traffic.prepare_key(Direction::Receive);
                 Ok(Opened::KeyUpdate)
             }
             // The level of an alert says nothing (section 6).

@@ -41,7 +41,7 @@ fn charge(records: usize, key_updates: usize) {
     STEPS.set(STEPS.get() + steps);
 }
 
-/// State of a client with TLS. Boxed: a waiting reader has nothing else.
+/// State of a client with TLS. A waiting reader has nothing else.
 ///
 /// Its functions are not inlined: their frames would cost each call of a plain client 30
 /// instructions.
@@ -498,8 +498,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_waiting_reader_has_one_small_block() {
-        // musl's blocks are multiples of 16 bytes, of which it uses 4 itself; glibc's, 8.
-        assert!(size_of::<Session>() <= 104, "{}", size_of::<Session>());
+    fn a_waiting_reader_has_a_small_state() {
+        assert!(size_of::<Session>() <= 128, "{}", size_of::<Session>());
     }
 }

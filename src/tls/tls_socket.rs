@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::context::TlsContext;
 use super::record::CLOSE_NOTIFY_BYTES;
 use super::session::{Session, take_steps};
+use super::session_table::SessionHandle;
 use crate::service::Socket;
 
 /// A client's socket: plain, or with TLS around it.
@@ -15,7 +16,7 @@ use crate::service::Socket;
 pub struct TlsSocket<S: Socket> {
     inner: S,
     /// `None` if this socket is plain.
-    session: Option<Box<Session>>,
+    session: Option<SessionHandle>,
 }
 
 impl<S: Socket> TlsSocket<S> {
@@ -27,14 +28,14 @@ impl<S: Socket> TlsSocket<S> {
     /// Wraps a socket whose client begins with a handshake. `None` if the kernel gives no random
     /// bytes.
     pub fn accept(inner: S, context: &Rc<TlsContext>) -> Option<Self> {
-        let session = Some(Box::new(Session::accept(context)?));
+        let session = Some(SessionHandle::new(Session::accept(context)?));
         Some(Self { inner, session })
     }
 
     /// Wraps a socket with the state that another process has exported. `None` if `state` is
     /// something else.
     pub fn import(inner: S, state: &[u8]) -> Option<Self> {
-        let session = Some(Box::new(Session::import(state)?));
+        let session = Some(SessionHandle::new(Session::import(state)?));
         Some(Self { inner, session })
     }
 
@@ -46,7 +47,7 @@ impl<S: Socket> TlsSocket<S> {
     /// `None` if the client is plain, in its handshake, or still has to be sent something. From
     /// then on, this socket neither reads nor writes, and says nothing when it is dropped.
     pub fn export(&mut self) -> Option<Vec<u8>> {
-        self.session.as_mut()?.export()
+        self.session.as_mut()?.with_mut(Session::export)
     }
 
     /// Returns the socket below.
@@ -65,7 +66,7 @@ impl<S: Socket> Read for TlsSocket<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.session {
             None => self.inner.read(buffer),
-            Some(session) => session.read(&mut self.inner, buffer),
+            Some(session) => session.with_mut(|it| it.read(&mut self.inner, buffer)),
         }
     }
 }
@@ -75,14 +76,14 @@ impl<S: Socket> Write for TlsSocket<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.session {
             None => self.inner.write(bytes),
-            Some(session) => session.write(&mut self.inner, bytes),
+            Some(session) => session.with_mut(|it| it.write(&mut self.inner, bytes)),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.session {
             None => self.inner.flush(),
-            Some(session) => session.flush(&mut self.inner),
+            Some(session) => session.with_mut(|it| it.flush(&mut self.inner)),
         }
     }
 }
@@ -93,12 +94,12 @@ impl<S: Socket> Socket for TlsSocket<S> {
     }
 
     fn is_handshaking(&self) -> bool {
-        self.session.as_ref().is_some_and(|session| session.is_handshaking())
+        self.session.as_ref().is_some_and(|session| session.with(Session::is_handshaking))
     }
 
     fn shut_down_writing(&mut self) -> io::Result<()> {
         if let Some(session) = &mut self.session {
-            session.close(&mut self.inner);
+            session.with_mut(|it| it.close(&mut self.inner));
         }
         self.inner.shut_down_writing()
     }
@@ -107,19 +108,19 @@ impl<S: Socket> Socket for TlsSocket<S> {
         let Some(session) = &mut self.session else { return false };
         let mut record = [0; CLOSE_NOTIFY_BYTES];
         let is_whole = self.inner.peek(&mut record).is_ok_and(|length| length == record.len());
-        is_whole && session.is_close_notify(record)
+        is_whole && session.with_mut(|it| it.is_close_notify(record))
     }
 
     fn has_input(&self) -> bool {
-        self.session.as_ref().is_some_and(|session| session.has_input())
+        self.session.as_ref().is_some_and(|session| session.with(Session::has_input))
     }
 
     fn has_progressed(&self) -> bool {
-        self.session.as_ref().is_some_and(|session| session.has_progressed())
+        self.session.as_ref().is_some_and(|session| session.with(Session::has_progressed))
     }
 
     fn memory(&self) -> usize {
-        self.session.as_ref().map_or(0, |session| session.memory())
+        self.session.as_ref().map_or(0, |session| session.with(Session::memory))
     }
 
     fn take_steps(&mut self) -> usize {
@@ -131,8 +132,10 @@ impl<S: Socket> Drop for TlsSocket<S> {
     /// Tells the client that the end is no attacker's: a response may end with the connection.
     fn drop(&mut self) {
         if let Some(session) = &mut self.session {
-            session.note_end();
-            session.close(&mut self.inner);
+            session.with_mut(|it| {
+                it.note_end();
+                it.close(&mut self.inner);
+            });
         }
     }
 }
