@@ -45,7 +45,7 @@ impl<L: Listener> Service<L> {
             let clients = mem::take(&mut barriers.waiting);
             let log = self.commits.log.as_mut().expect("only a cluster has barriers");
             if log.begin_barrier() {
-                let barrier = PendingBarrier { clients, joins: false };
+                let barrier = PendingBarrier { clients, joins: false, is_old: false };
                 let barriers = &mut self.commits.barriers;
                 barriers.pending.push_back(barrier);
                 if mem::take(&mut barriers.owes_one) {
@@ -109,17 +109,24 @@ impl<L: Listener> Service<L> {
         barriers.responded_at = barriers.responded_at.max(responded_at);
     }
 
-    /// Makes the calls again that have waited for the oldest barrier.
+    /// Makes the calls again that have waited for the oldest barrier, or has them wait for the next
+    /// one if that is too old.
     pub(super) fn end_barrier(&mut self) {
         let barriers = &mut self.commits.barriers;
         barriers.responded_at = self.io.now.mono;
+        let is_old = barriers.pending.front().is_some_and(|barrier| barrier.is_old);
+        barriers.owes_one |= is_old && barriers.catches_up_at == 1;
         let is_caught_up = barriers.catches_up_at == 1 && !barriers.owes_one;
         barriers.catches_up_at = barriers.catches_up_at.saturating_sub(1);
         if is_caught_up {
             self.hub.set_behind(false);
         }
         if let Some(barrier) = self.commits.barriers.pending.pop_front() {
-            self.retry_all(barrier.clients, Behind::Barrier);
+            if is_old {
+                self.await_barrier(barrier.clients);
+            } else {
+                self.retry_all(barrier.clients, Behind::Barrier);
+            }
             if barrier.joins && !self.hub.is_joined() {
                 self.hub.propose_join();
             }
@@ -135,7 +142,7 @@ impl<L: Listener> Service<L> {
         if let Some(log) = &mut commits.log
             && log.begin_barrier()
         {
-            let barrier = PendingBarrier { clients: Vec::new(), joins: true };
+            let barrier = PendingBarrier { clients: Vec::new(), joins: true, is_old: false };
             commits.barriers.pending.push_back(barrier);
         }
     }

@@ -141,6 +141,7 @@ impl<L: Listener> Service<L> {
         if let Some(log) = &mut self.commits.log {
             log.begin_turn(now.0);
         }
+        self.commits.barriers.note_turn(now);
         self.keep_membership();
         self.begin_barrier();
         loop {

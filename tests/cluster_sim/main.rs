@@ -68,7 +68,7 @@ fn the_contract_holds_on_any_nodes() {
 }
 
 /// Seeds that have found faults.
-const FOUND: [u64; 6] = [737, 13_742, 17_850, 18_349, 22_573, 46_630];
+const FOUND: [u64; 7] = [737, 13_742, 17_850, 18_349, 22_573, 46_630, 76_098];
 
 #[test]
 fn a_seed_that_has_found_a_fault_finds_none() {

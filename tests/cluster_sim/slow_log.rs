@@ -113,6 +113,23 @@ fn a_write_to_a_room_waits_for_five_seconds_in_all_while_redis_does_not_respond(
     assert_eq!((status, body["error"].as_str()), (503, Some("over_capacity")), "{body}");
 }
 
+/// The end of the log that it was told before is an old one by then.
+#[test]
+fn a_node_that_was_stopped_answers_from_what_it_has_missed() {
+    let mut scene = Scene::new(&[20]);
+    let asked = scene.cluster.ask(1, "/members", &[("channel", "c")]);
+    scene.cluster.pass(25);
+    scene.cluster.nodes[1].paused_until = scene.cluster.now + 2_200;
+    // What Redis has sent before is read together with the end of the log.
+    scene.cluster.pass(1_000);
+    let joined = scene.cluster.ask(0, "/introduce", &[("channel", "c"), ("message", "Ann")]);
+    scene.cluster.pass(800);
+    assert!(scene.cluster.take(joined).is_some_and(|(status, _)| status == 200));
+    let (status, body) = scene.cluster.await_response(asked, 2_000);
+    let members = body["members"].as_array().expect("members");
+    assert_eq!((status, members.len()), (200, 2), "{body}");
+}
+
 /// As many barriers are under way as may be, so that the last read has to wait for its own.
 #[test]
 fn a_read_waits_for_its_barrier_for_as_long_as_redis_responds() {
