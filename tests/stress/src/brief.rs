@@ -114,6 +114,9 @@ impl World {
                 Ok(())
             }
             (BriefClient::Vanishes, Some(200)) => Ok(()),
+            (BriefClient::Vanishes, Some(503)) if self.cluster.is_some() => {
+                self.check_refusal(&format!("a call of {kind:?}"))
+            }
             _ => Err(Fault::new(format!("{kind:?} is answered: {}", item.lossy()))),
         }
     }

@@ -75,7 +75,7 @@ impl World {
     }
 
     /// Claims that a refusal is not without reason.
-    fn check_refusal(&self, what: &str) -> Checked {
+    pub(crate) fn check_refusal(&self, what: &str) -> Checked {
         let is_excused =
             self.may_be_in_trouble() || self.takeover.is_under_way || self.clock.was_slow();
         ensure!(is_excused, "refused, and nothing was disturbed: {what}");

@@ -301,6 +301,11 @@ impl World {
                 self.count("reads that came after their goodbye");
                 self.drop_link(Some(token));
             }
+            // It timed out: a node that was paused reads of it when the node continues.
+            Owner::ReplacedConn(_) => {
+                self.note_unmeant_end(number);
+                self.drop_link(Some(token));
+            }
             _ => return Err(Fault::new("410 for a client that reads without a session")),
         }
         Ok(())
@@ -317,11 +322,15 @@ impl World {
         if user.identity.as_ref().map(|identity| identity.number) != number {
             return Ok(());
         }
+        self.note_unmeant_end(number);
+        self.be_gone(index);
+        Ok(())
+    }
+
+    fn note_unmeant_end(&mut self, number: Option<u64>) {
         self.ledger.note_possible_violation(format!(
             "session {number:?} has ended, and no client meant it to end"
         ));
-        self.be_gone(index);
-        Ok(())
     }
 
     pub(crate) fn be_gone(&mut self, index: u32) {
