@@ -10,6 +10,10 @@ const WAIT_MAX_MS: u64 = 1_000;
 /// Time between two turns after which this process was stopped: heartbeats wake it more often.
 const STOPPED_MS: u64 = 2 * HEARTBEAT_MS;
 
+/// Time from one such stop to the next that counts. So a process that is always that slow answers,
+/// too.
+const NEXT_STOP_MS: u64 = 3 * STOPPED_MS;
+
 /// Clients whose calls wait for a barrier.
 #[derive(Default)]
 pub(super) struct Barriers {
@@ -27,8 +31,9 @@ pub(super) struct Barriers {
     /// Time until which the log has responded: it told its end, or gave records before the end that
     /// it had told.
     pub(super) responded_at: Millis,
-    /// Time of the last turn.
+    /// Time of the last turn, and of the last one after a stop.
     turned_at: Millis,
+    stopped_until: Millis,
 }
 
 /// A client whose call waits.
@@ -51,7 +56,9 @@ pub(super) struct PendingBarrier {
 impl Barriers {
     /// Notes a turn, and whether this process was stopped before it.
     pub(super) fn note_turn(&mut self, now: Millis) {
-        if self.turned_at.after(STOPPED_MS) <= now {
+        let is_next = self.stopped_until.after(NEXT_STOP_MS) <= now;
+        if self.turned_at.after(STOPPED_MS) <= now && is_next {
+            self.stopped_until = now;
             self.pending.iter_mut().for_each(|barrier| barrier.is_old = true);
         }
         self.turned_at = now;
@@ -99,5 +106,25 @@ impl Barriers {
             late.extend(clients.drain(..end));
         }
         late
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A barrier that is told to be too old each time would be asked for again for ever.
+    #[test]
+    fn a_process_that_is_always_slow_answers_too() {
+        let mut barriers = Barriers::default();
+        barriers.note_turn(Millis(10_000));
+        let mut is_old = |now| {
+            barriers.pending =
+                [PendingBarrier { clients: vec![], joins: false, is_old: false }].into();
+            barriers.note_turn(Millis(now));
+            barriers.pending[0].is_old
+        };
+        let times = [10_500, 12_000, 14_000, 16_000, 18_000, 20_000];
+        assert_eq!(times.map(&mut is_old), [false, false, true, false, true, false]);
     }
 }

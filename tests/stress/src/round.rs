@@ -9,7 +9,7 @@ use crate::client::{Client, Owner, What};
 use crate::disturbance::Disturbance;
 use crate::link::{Close, ReadRate};
 use crate::run::Options;
-use crate::server::HISTORY;
+use crate::server::{CONNECTION_TIMEOUT_MS, HISTORY};
 use crate::user::{Phase, State};
 use crate::world::{LARGE_BYTES, World};
 
@@ -118,6 +118,10 @@ impl World {
             self.disturb(Disturbance::Kill)?;
         }
         self.run_until(|world| world.unfinished(false))?;
+        if self.ledger.channels.iter().any(|its| its.has_gaps) {
+            // Members that no reader has seen may say goodbye still.
+            self.run_for(Duration::from_millis(CONNECTION_TIMEOUT_MS + 1_000))?;
+        }
         for channel in 0..self.observers.len() {
             let its = &self.ledger.channels[channel];
             let (members, is_clear) = (its.members.len(), its.members.is_empty() || its.has_gaps);
