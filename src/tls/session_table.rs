@@ -34,12 +34,14 @@ impl SessionHandle {
         self.number.get() - 1
     }
 
-    /// Calls `act` with the session.
+    /// Calls `act` with the session. Not inlined, as the functions of [`Session`].
+    #[inline(never)]
     pub(super) fn with<T>(&self, act: impl FnOnce(&Session) -> T) -> T {
         SESSIONS.with_borrow(|sessions| act(&sessions[self.index()]))
     }
 
     /// Calls `act` with the session, for a change.
+    #[inline(never)]
     pub(super) fn with_mut<T>(&mut self, act: impl FnOnce(&mut Session) -> T) -> T {
         SESSIONS.with_borrow_mut(|sessions| act(&mut sessions[self.index()]))
     }
