@@ -7,12 +7,12 @@ use std::io;
 use std::mem;
 use std::rc::Rc;
 
-use super::commits::Waited;
 use super::event::DeferredEvents;
 use super::fair_queue::DeferredSend;
 use super::long_poll::LongPoll;
 use super::run_queue::Weight;
 use super::socket::Socket;
+use super::waited::Waited;
 use super::write_queue::{Flush, WriteQueue, send};
 use crate::api::{Chunk, Insertion, Payload, ReplyFormat, RequestSource, SourceKey};
 use crate::http::Progress;

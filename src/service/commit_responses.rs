@@ -1,10 +1,11 @@
 //! Responses to calls that wait for the log: those of a client in their order, sent together.
 
 use super::client::{AfterResponse, State};
-use super::commits::{Waited, WaitingCall, WaitingResponse, take_reads};
+use super::commits::{WaitingCall, WaitingResponse, take_reads};
 use super::http::Pause;
 use super::listener::Listener;
 use super::service::Service;
+use super::waited::Waited;
 use crate::api::{Behind, Error, Responder};
 use crate::http::Persistence;
 use crate::hub::{Key, Millis};

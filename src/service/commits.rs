@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::barriers::{Barriers, WaitingClient};
 use super::commit_delay::CommitDelay;
+use super::waited::Waited;
 use crate::api::{Behind, Responder};
 use crate::http::Persistence;
 use crate::hub::{Hub, Key, LogHealth, Millis, Now, ProposalCursor, Proposals, Recovery};
@@ -95,16 +96,6 @@ pub(super) enum WaitingResponse {
     Ready(Vec<u8>, Persistence),
     /// The call is made again, after it has waited for this. It came at that time.
     Retry(Behind, Millis),
-}
-
-/// A call that is made again.
-#[derive(Clone, Copy)]
-pub(super) struct Waited {
-    /// It has waited for this.
-    pub(super) behind: Behind,
-    /// Time since it came, in tenths of a second, at most [`WAITED_MAX_MS`]. One byte, since each
-    /// client has room for it.
-    tenths: u8,
 }
 
 /// A record, from its append until all of its commands are applied. It lives in a box, so that it
@@ -222,9 +213,9 @@ impl Commits {
     /// Begins a call in a cluster: a new one, or one that has waited. Returns what it has waited
     /// for.
     pub(super) fn begin_call(&mut self, now: Millis, waited: Option<Waited>) -> Option<Behind> {
-        let tenths = waited.map_or(0, |waited| waited.tenths);
-        self.called_at = Millis(now.0.saturating_sub(u64::from(tenths) * 100));
-        waited.map(|waited| waited.behind)
+        let waited_ms = waited.map_or(0, Waited::ms).min(WAITED_MAX_MS);
+        self.called_at = Millis(now.0.saturating_sub(waited_ms));
+        waited.map(Waited::behind)
     }
 
     /// Returns the time at which the call came that is handled at `now`.
@@ -371,14 +362,6 @@ fn note_earliest(earliest: &mut Option<Millis>, at: Millis) {
 /// Returns whether calls have waited too long, the first of which came at this time.
 pub(super) fn is_late(since: Option<Millis>, now: Millis) -> bool {
     since.is_some_and(|at| at.after(LATE_MS) <= now)
-}
-
-impl Waited {
-    /// Notes that a call has waited for this, which came at `called_at`.
-    pub(super) fn new(behind: Behind, called_at: Millis, now: Millis) -> Self {
-        let ms = now.0.saturating_sub(called_at.0).min(WAITED_MAX_MS);
-        Self { behind, tenths: (ms / 100) as u8 }
-    }
 }
 
 impl WaitingCall {

@@ -36,6 +36,7 @@ mod socket;
 mod stream;
 mod stream_state;
 mod transfer;
+mod waited;
 mod write_queue;
 
 pub use acceptor::ACCEPTS_A_TURN;
