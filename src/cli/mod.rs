@@ -274,6 +274,9 @@ fn parse_port(text: &str) -> Result<u16, String> {
 
 /// Returns the error of a word that may be meant as the name of a command.
 fn misspelt(word: &str) -> Option<String> {
+    if word.starts_with('-') {
+        return None; // an option of the server, as --journal
+    }
     if word == "help" {
         return Some("unexpected argument \"help\"; use --help".to_owned());
     }
