@@ -32,6 +32,7 @@ const HISTORY: usize = 100;
 /// Time and date are constants: only their length matters.
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
     Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+    Cross-Origin-Resource-Policy: cross-origin\r\n\
     Access-Control-Allow-Origin: *\r\nDate: Sat, 22 Nov 2025 10:42:00 GMT\r\nContent-Length: ";
 const EVENTS_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
     Cache-Control: no-store, no-transform\r\nX-Content-Type-Options: nosniff\r\n\
