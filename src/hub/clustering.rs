@@ -104,11 +104,12 @@ impl Hub {
         }
     }
 
-    /// Returns the time of a record, not before that of a message that a checkpoint has brought.
+    /// Returns the time of a record, not before that of a message that this process began with:
+    /// each process estimates by itself how far its clock is ahead of the log's time.
     #[must_use]
     pub fn record_time(&self, now: Now) -> Now {
-        let newest = self.nodes.as_ref().map(|nodes| nodes.newest_loaded);
-        Now { mono: newest.map_or(now.mono, |newest| newest.max(now.mono)), ..now }
+        let earliest = self.nodes.as_ref().map(|nodes| nodes.earliest_record);
+        Now { mono: earliest.map_or(now.mono, |earliest| earliest.max(now.mono)), ..now }
     }
 
     /// Returns whether all other nodes have applied the log up to the record at this position, as

@@ -5,7 +5,7 @@ use minicbor::Decoder;
 use super::*;
 use crate::hub::{
     ChannelName, Config, Introducing, LogHealth, Mode, Proposals, ReadRequest, ReadResult, Since,
-    TOKEN_BYTES, whole_ms,
+    SnapshotLoader, SnapshotRecord, TOKEN_BYTES, whole_ms,
 };
 
 /// Number of the node, and of another one.
@@ -295,4 +295,24 @@ fn the_hash_has_the_holders_and_the_nodes() {
     assert_eq!((node.hub.sessions.holders_hash() == 0, node.lives()), (false, true));
     node.apply(at(0), OWN, &Command::End { session: 1, reason: Reason::Left, text: None });
     assert_eq!((node.hub.sessions.holders_hash(), node.lives()), (0, false));
+}
+
+/// A successor has an estimate of its own of the time of the log.
+#[test]
+fn no_record_of_a_successor_is_older_than_what_its_predecessor_has_saved() {
+    let mut node = Node::new();
+    node.introduce(at(50), OWN);
+    let config = node.hub.config().clone();
+    let mut loader = None;
+    let saved = node.hub.save(at(60), 0, |record| match (&mut loader, record) {
+        (None, SnapshotRecord::Header(header)) => {
+            loader = Some(SnapshotLoader::begin(&config, header, header.unix_ms)?);
+            Ok(())
+        }
+        (loader, record) => loader.as_mut().expect("the header is first").load(record),
+    });
+    assert_eq!(saved, Ok(()));
+    let (hub, _) = Hub::restore(loader.unwrap()).unwrap();
+    assert_eq!(hub.record_time(at(45)).mono, Millis(60));
+    assert_eq!(hub.record_time(at(61)).mono, Millis(61));
 }

@@ -95,9 +95,10 @@ impl Hub {
     ///
     /// [`Corrupt`] if the snapshot is incomplete.
     pub fn restore(loader: SnapshotLoader) -> Result<(Self, Now), Corrupt> {
-        let Restored { config, channels, sessions, timers, now, log, cluster } = loader.finish()?;
+        let Restored { config, channels, sessions, timers, now, saved_at, log, cluster } =
+            loader.finish()?;
         let (position, applied_hash) = log.map_or((0, 0), |log| (log.position, log.applied_hash));
-        let nodes = cluster.and_then(|saved| Clustered::new(Nodes::restore_all(saved)));
+        let nodes = cluster.and_then(|saved| Clustered::new(Nodes::restore_all(saved, saved_at)));
         let mut sessions = sessions;
         sessions.log_position = position;
         let hub =

@@ -76,9 +76,9 @@ pub(super) struct Nodes {
     hashes: VecDeque<(u64, u64)>,
     /// Time of the log minus the monotonic time of this process.
     log_time_ahead_ms: i64,
-    /// Time of the newest message of the checkpoint that this process began with. No record has an
-    /// earlier one.
-    pub(super) newest_loaded: Millis,
+    /// No record has an earlier time: that of the newest message of a checkpoint that was loaded,
+    /// or that at which the predecessor of this process was saved.
+    pub(super) earliest_record: Millis,
     /// Another node had another hash at the same position.
     pub(super) has_diverged: bool,
     pub(super) reader_counts: ReaderCounts,
@@ -272,10 +272,12 @@ impl Nodes {
     }
 
     /// Makes the table of a process that takes over from another one, under the same number.
-    pub(super) fn restore_all(saved: SavedCluster) -> Self {
+    /// `saved_at` is the time at which that one was saved.
+    pub(super) fn restore_all(saved: SavedCluster, saved_at: Millis) -> Self {
         let SavedCluster { nodes, own, log_time_ahead_ms, reader_counts } = saved;
         let mut restored = Self::restore(nodes, own, log_time_ahead_ms);
         restored.was_joined = restored.is_joined();
+        restored.earliest_record = saved_at;
         restored.reader_counts = ReaderCounts::restore(reader_counts);
         restored
     }

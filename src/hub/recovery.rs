@@ -247,7 +247,7 @@ impl Recovery {
         let (ahead_ms, present) = (self.ahead_ms, self.present);
         let at = |at_ms: u64| Millis(at_ms.saturating_sub_signed(ahead_ms)).min(present);
         if let (Some(nodes), Some(last)) = (&mut self.hub.nodes, entries.last()) {
-            nodes.newest_loaded = nodes.newest_loaded.max(at(last.at_ms));
+            nodes.earliest_record = nodes.earliest_record.max(at(last.at_ms));
         }
         let entries = entries
             .into_iter()

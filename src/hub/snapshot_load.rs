@@ -24,6 +24,8 @@ pub struct SnapshotLoader {
     sessions: Sessions,
     timers: Timers,
     now: Now,
+    /// Time of the snapshot. None of its messages is newer.
+    saved_at: Millis,
     log: Option<SnapshotLog>,
     cluster: Option<SavedCluster>,
     /// Time during which no process had the hub. Session timeouts were paused.
@@ -42,6 +44,8 @@ pub(super) struct Restored {
     pub(super) sessions: Sessions,
     pub(super) timers: Timers,
     pub(super) now: Now,
+    /// Time of the snapshot, by the monotonic clock that `now` continues.
+    pub(super) saved_at: Millis,
     pub(super) log: Option<SnapshotLog>,
     pub(super) cluster: Option<SavedCluster>,
 }
@@ -71,6 +75,7 @@ impl SnapshotLoader {
             timers: Timers::new(now.mono),
             config,
             now,
+            saved_at: Millis(header.mono_ms),
             log: header.log,
             cluster: header.cluster.clone(),
             downtime_ms,
@@ -111,7 +116,7 @@ impl SnapshotLoader {
         for entry in &record.entries {
             let at = Millis(entry.at_ms);
             check(
-                channel.entries.back().is_none_or(|last| last.at <= at) && at <= self.now.mono,
+                channel.entries.back().is_none_or(|last| last.at <= at) && at <= self.saved_at,
                 "message time out of order",
             )?;
             channel.push_entry(Entry { at, json: entry.json.as_bytes().into() });
@@ -197,8 +202,8 @@ impl SnapshotLoader {
     /// [`Corrupt`] if a record is missing.
     pub(super) fn finish(self) -> Result<Restored, Corrupt> {
         check(self.members_left == 0, "member without a connection")?;
-        let Self { config, channels, sessions, timers, now, log, cluster, .. } = self;
-        Ok(Restored { config, channels, sessions, timers, now, log, cluster })
+        let Self { config, channels, sessions, timers, now, saved_at, log, cluster, .. } = self;
+        Ok(Restored { config, channels, sessions, timers, now, saved_at, log, cluster })
     }
 }
 
