@@ -17,6 +17,10 @@ use crate::world::World;
 /// A long poll that another one took over is answered at once: this is longer on any machine.
 const TAKEOVER_MAX: Duration = Duration::from_secs(1);
 
+/// A node of a cluster begins a read once the log has told that it holds the session. The calls
+/// before a close, at another node perhaps, do not wait for that: this is longer on any machine.
+const HOLD_MAX: Duration = Duration::from_millis(500);
+
 impl World {
     /// Tells the ledger how a session is to end.
     pub(crate) fn plan(&mut self, session: u64, plan: impl FnOnce(&mut Session)) {
@@ -112,9 +116,11 @@ impl World {
         // The process that has the read may not have the session. A node in trouble may not have
         // begun a read: then its close is silence.
         let is_unsure = self.takeover.is_under_way || self.may_be_in_trouble();
+        let (now, is_clustered) = (self.clock.now, self.cluster.is_some());
         let Some((link, client)) = self.links.get(token) else { return };
+        let may_wait = is_clustered && now - client.asked.0 < HOLD_MAX;
         // In its handshake, the client has not sent the read.
-        let is_unsure = is_unsure || link.is_handshaking();
+        let is_unsure = is_unsure || may_wait || link.is_handshaking();
         let cursors = client.read.as_ref().map(Read::cursors).unwrap_or_default();
         if mode == LeaveMode::HalfClose {
             link.half_close();
