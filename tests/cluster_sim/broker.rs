@@ -119,10 +119,12 @@ impl Broker {
         for link in 0..self.links.len() {
             if self.links[link].connects_at.is_some_and(|at| at <= now) {
                 self.links[link].connects_at = None;
+                // The turn in which the node reads it may have begun before.
+                let turn_ms = self.random.pick(&[0, 0, 2, 20]);
                 let info = ServerInfo {
                     run_id: format!("{:040}", self.run).into(),
                     version: (7, 0, 15),
-                    unix_ms: self.redis.now_ms,
+                    unix_ms: self.redis.now_ms + turn_ms,
                     evicts: false,
                     is_writable: true,
                 };

@@ -38,7 +38,7 @@ use seeds::Simulation;
 use support::random::Random;
 use world::World;
 
-const RULES: [&str; 15] = [
+const RULES: [&str; 16] = [
     "Create",
     "Goodbye",
     "Introduce",
@@ -53,6 +53,7 @@ const RULES: [&str; 15] = [
     "connection cut",
     "node killed",
     "node paused",
+    "node upgraded",
     "redis paused",
 ];
 
@@ -70,8 +71,8 @@ fn the_contract_holds_on_any_nodes() {
     SIMULATION.run_all();
 }
 
-/// Seeds that have found faults.
-const FOUND: [u64; 7] = [737, 13_742, 17_850, 18_349, 22_573, 46_630, 76_098];
+/// Seeds that have found faults, since the plan was last changed.
+const FOUND: [u64; 1] = [132];
 
 #[test]
 fn a_seed_that_has_found_a_fault_finds_none() {

@@ -3,18 +3,23 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use speak::cluster::{ClusterLog, Keys};
+use speak::cluster::{ClusterLog, ClusterLogState, Keys};
 use speak::hub::{Millis, Now};
 use speak::options::Options;
-use speak::service::{NextWake, Service};
+use speak::service::{AcceptLimits, InitialHub, NextWake, Service};
+use speak::snapshot;
 use support::random::Random;
 
 use crate::broker::{Broker, SharedBroker, UNIX_MS};
-use crate::network::Segment;
-use crate::socket::{Net, SimListener, start, turn};
+use crate::network::{Network, Segment};
+use crate::socket::{Net, START_S, SimListener, start, turn};
+use crate::tls_link::context;
 
 /// Turns in a row at one time, after which the loop is said to never rest.
 const TURNS_MAX: u32 = 5_000;
+
+/// Clients of a node at once.
+const CLIENTS_MAX: usize = 1_000;
 
 pub(crate) struct Node {
     pub(crate) net: Net,
@@ -61,7 +66,7 @@ impl Node {
         now: u64,
         weight: usize,
     ) -> Self {
-        let (net, mut service) = start(options, 1_000, weight, Random::new(1), fill);
+        let (net, mut service) = start(options, CLIENTS_MAX, weight, Random::new(1), fill);
         let ([commands, follower], link) = Broker::connect(broker);
         let log = ClusterLog::new(commands, follower, Keys::new("speak"), fill);
         let number = log.node();
@@ -84,6 +89,44 @@ impl Node {
         node.net.borrow_mut().owes_reserve = false;
         node.service = Some(service);
         node
+    }
+
+    /// Gets ready for an upgrade, without a turn. Returns whether nothing waits for the log.
+    pub(crate) fn advance_log(&mut self) -> bool {
+        let service = self.service.as_mut().expect("the process lives");
+        service.is_log_idle() && service.advance_log()
+    }
+
+    /// Another process takes over, as after SIGUSR2: it gets the state and the place in the log,
+    /// and no client here.
+    pub(crate) fn upgrade(&mut self, options: &Options, now: u64, weight: usize) {
+        let predecessor = self.service.take().expect("the process lives");
+        let state = predecessor.shared_log_state().expect("it is in the cluster");
+        let state = ClusterLogState::decode(&state).expect("a state of the log");
+        let (hub, its_now) = predecessor.hub();
+        let (config, mut bytes) = (hub.config().clone(), Vec::new());
+        snapshot::write(hub, its_now, 0, &mut bytes).expect("a Vec takes all bytes");
+        drop(predecessor);
+        self.broker.borrow_mut().close(self.link);
+        let unix_ms = self.now(now).unix_ms;
+        let (hub, its_now) =
+            snapshot::read(&config, unix_ms, &mut bytes.as_slice()).expect("a state");
+        assert_eq!(its_now.mono, self.now(now).mono, "time goes on");
+        let initial = InitialHub { hub, now: its_now };
+        let net = Rc::new(RefCell::new(Network::new(Random::new(1))));
+        let listeners = vec![SimListener(Rc::clone(&net), context(START_S))];
+        let limits = AcceptLimits::new(CLIENTS_MAX, usize::MAX);
+        let mut service = Service::with_hub(options, initial, listeners, limits, fill);
+        service.set_step_weight(weight);
+        let ([commands, follower], link) = Broker::connect(&self.broker);
+        let mut log = ClusterLog::new(commands, follower, Keys::new("speak"), fill);
+        log.resume(&state);
+        service.begin_turn(self.now(now));
+        service.resume_shared_log(Box::new(log), state.position());
+        net.borrow_mut().owes_reserve = false;
+        (self.net, self.link, self.service) = (net, link, Some(service));
+        (self.wait, self.disturbed_at) = (NextWake::Now, now);
+        self.idle.clear();
     }
 
     fn now(&self, now: u64) -> Now {

@@ -39,13 +39,15 @@ pub(crate) enum Step {
     PauseNode,
     Kill,
     Start,
+    /// Another process takes over from a node.
+    Upgrade,
     /// Redis loses records, and perhaps is another one since.
     LoseRecords,
 }
 
 const ALWAYS: [(Step, u64); 3] = [(Step::Write, 10), (Step::Read, 10), (Step::Tick, 60)];
 
-const SOMETIMES: [(Step, u64); 19] = [
+const SOMETIMES: [(Step, u64); 20] = [
     (Step::WriteAs, 15),
     (Step::Introduce, 8),
     (Step::IntroduceAs, 5),
@@ -65,6 +67,7 @@ const SOMETIMES: [(Step, u64); 19] = [
     (Step::PauseNode, 1),
     (Step::Kill, 1),
     (Step::Start, 1),
+    (Step::Upgrade, 1),
 ];
 
 pub(crate) struct Plan {
@@ -128,7 +131,7 @@ impl Plan {
         }
         if random.once_in(3) {
             // All nodes have to vouch for what they have read within seconds.
-            let delays = [Step::Kill, Step::PauseNode, Step::PauseRedis, Step::Cut];
+            let delays = [Step::Kill, Step::PauseNode, Step::PauseRedis, Step::Cut, Step::Upgrade];
             steps.retain(|(step, _)| !delays.contains(step));
             steps.push((Step::LoseRecords, 2));
         }

@@ -11,6 +11,9 @@ use crate::plan::{Plan, Step};
 use crate::record::Record;
 use crate::request::Request;
 
+/// Longest time for which an upgrade waits for the log, in milliseconds.
+const DRAIN_MAX_MS: u64 = 50;
+
 /// Longest time in which all nodes are connected again and have vouched, in milliseconds.
 const VOUCHING_MAX_MS: u64 = 3_000;
 
@@ -138,6 +141,7 @@ impl World {
                     self.start_node();
                 }
             }
+            Step::Upgrade => self.upgrade(),
             Step::LoseRecords => self.lose_records(),
             _ => self.call(step),
         }
@@ -216,6 +220,27 @@ impl World {
         self.tally("node killed");
         self.record.note(|| format!("    node {node}"));
         self.nodes[node].kill();
+        self.lose_requests(node);
+    }
+
+    /// Replaces the process of a node, unless the log takes too long.
+    fn upgrade(&mut self) {
+        let Some(node) = self.living_node() else { return };
+        let may_begin = |node: &Node, now| node.is_running(now) && node.is_joined();
+        let end = self.now + DRAIN_MAX_MS;
+        while may_begin(&self.nodes[node], self.now) && self.now <= end {
+            if self.nodes[node].advance_log() && self.nodes[node].is_joined() {
+                self.tally("node upgraded");
+                self.record.note(|| format!("    node {node}"));
+                self.nodes[node].upgrade(&self.plan.options, self.now, self.plan.weight);
+                return self.lose_requests(node);
+            }
+            self.pass(1);
+        }
+    }
+
+    /// The requests to this node get no response.
+    fn lose_requests(&mut self, node: usize) {
         let lost: Vec<_> = self.requests.extract_if(.., |it| it.node == node).collect();
         for request in lost {
             self.lose(&request);
