@@ -254,11 +254,21 @@ impl<S: Socket> ClientTable<S> {
     pub(super) fn set_deadline(&mut self, key: Key, at: Millis) {
         let Some(client) = self.slots.get_mut(key) else { return };
         let before = mem::replace(&mut client.deadline, at);
+        // The timer never fires later than the deadline before: the usual case needs no lookup.
+        if let Some(timer) = client.timer
+            && (before <= at || self.timers.deadline(timer) <= at)
+        {
+            return;
+        }
+        self.set_timer(key, at);
+    }
+
+    /// Makes the timer of a client fire at this time. Not inlined: its frame would cost the calls
+    /// that only store a deadline.
+    #[inline(never)]
+    fn set_timer(&mut self, key: Key, at: Millis) {
+        let client = self.slots.get_mut(key).expect("the caller has found it");
         if let Some(timer) = client.timer {
-            // The timer never fires later than the deadline before: the usual case needs no lookup.
-            if before <= at || self.timers.deadline(timer) <= at {
-                return;
-            }
             self.timers.cancel(timer);
         }
         let timer_key = NonZeroU32::MIN.saturating_add(key.index);

@@ -325,12 +325,17 @@ impl<L: Listener> Service<L> {
     }
 
     /// Counts the memory of a client after its input was handled. If the memory has grown and
-    /// exceeds the limit even without history, closes the client, with an error if a response can
-    /// be sent.
+    /// exceeds the limit even without history, ends the client.
+    #[inline]
     fn enforce_memory_limit(&mut self, key: Key) {
-        if !self.io.clients.update_memory(key) || !self.has_to_free_memory() {
-            return;
+        if self.io.clients.update_memory(key) && self.has_to_free_memory() {
+            self.end_over_memory_limit(key);
         }
+    }
+
+    /// Closes a client whose memory exceeds the limit, with an error if a response can be sent.
+    #[cold]
+    fn end_over_memory_limit(&mut self, key: Key) {
         match self.io.clients.expect_mut(key).state() {
             State::Reading => self.fail_request(key, OUT_OF_MEMORY),
             _ => self.close(key),
