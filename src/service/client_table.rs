@@ -296,9 +296,10 @@ impl<S: Socket> ClientTable<S> {
         }
     }
 
-    /// Stores an event until the client's place in the run queue.
+    /// Stores an event until the client's place in the run queue. Ignores the event if the client
+    /// has been freed.
     pub(super) fn defer_event(&mut self, key: Key, event: Event) {
-        let client = self.slots.get_mut(key).expect("the caller has the client");
+        let Some(client) = self.slots.get_mut(key) else { return };
         client.deferred_events.add(event);
         if !mem::replace(&mut client.is_queued, true) {
             self.run_queue.push(client.address, client.weight(), key);

@@ -135,9 +135,6 @@ impl<L: Listener> Service<L> {
     /// waits with them. Ignores the event if the client has been freed.
     pub fn handle_event(&mut self, key: Key, event: Event) {
         let clients = &mut self.io.clients;
-        if clients.get_mut(key).is_none() {
-            return;
-        }
         if clients.has_queued() || !clients.budget.has_turn_budget() {
             return clients.defer_event(key, event);
         }
@@ -265,7 +262,7 @@ impl<L: Listener> Service<L> {
     }
 
     fn dispatch(&mut self, key: Key, event: Event) {
-        let client = self.io.clients.expect_mut(key);
+        let Some(client) = self.io.clients.get_mut(key) else { return };
         client.is_readable |= event.is_readable;
         client.is_read_closed |= event.is_read_closed;
         match client.state() {
