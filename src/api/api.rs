@@ -344,7 +344,7 @@ impl Api {
         if parameters.body == Body::Multipart {
             return Err(Error::UnsupportedMediaType);
         }
-        if call.is_rate_limited() && self.rate_limit.is_some() && context.waited.is_none() {
+        if self.rate_limit.is_some() && call.is_rate_limited() && context.waited.is_none() {
             let address = self.config.proxies.client_addr(context.source, request);
             self.check_rate(context.now, address)?;
         }

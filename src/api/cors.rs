@@ -43,21 +43,9 @@ impl<T> CorsGrant<T> {
 impl AllowOrigin {
     #[inline]
     pub(super) fn cors_grant<'o>(&self, origin: Option<&'o [u8]>) -> CorsGrant<&'o str> {
-        match (self, origin) {
-            (Self::Any, _) => CorsGrant::Any,
-            (Self::List(list), Some(origin)) if !origin.contains(&b'*') => {
-                let is_it = |listed: &String| listed.as_bytes().eq_ignore_ascii_case(origin);
-                if let Some(index) = list.iter().position(is_it) {
-                    return CorsGrant::Listed(index as u16);
-                }
-                match str::from_utf8(origin) {
-                    Ok(origin) if list.iter().any(|listed| is_subdomain(listed, origin)) => {
-                        CorsGrant::Subdomain(origin)
-                    }
-                    _ => CorsGrant::None,
-                }
-            }
-            (Self::List(_), _) => CorsGrant::None,
+        match self {
+            Self::Any => CorsGrant::Any,
+            Self::List(list) => listed_grant(list, origin),
         }
     }
 
@@ -87,6 +75,25 @@ impl AllowOrigin {
             (Self::List(_), origin) => self.cors_grant(origin) == CorsGrant::None,
         };
         if is_foreign { Err(Error::BadOrigin) } else { Ok(()) }
+    }
+}
+
+/// Returns the grant for a page of `origin`, if only the origins of `list` may read responses. Not
+/// inlined: most servers have no list.
+#[inline(never)]
+fn listed_grant<'o>(list: &[String], origin: Option<&'o [u8]>) -> CorsGrant<&'o str> {
+    let Some(origin) = origin.filter(|origin| !origin.contains(&b'*')) else {
+        return CorsGrant::None;
+    };
+    let is_it = |listed: &String| listed.as_bytes().eq_ignore_ascii_case(origin);
+    if let Some(index) = list.iter().position(is_it) {
+        return CorsGrant::Listed(index as u16);
+    }
+    match str::from_utf8(origin) {
+        Ok(origin) if list.iter().any(|listed| is_subdomain(listed, origin)) => {
+            CorsGrant::Subdomain(origin)
+        }
+        _ => CorsGrant::None,
     }
 }
 

@@ -247,7 +247,7 @@ impl Hub {
     fn apply_drop(&mut self, present: Millis, name: &str, next_id: u64) {
         let Some(index) = self.channels.find_name(name) else { return };
         if self.is_own_record() {
-            self.channels.set_dropping(index, false);
+            self.channels.cancel_drop(index);
         }
         let channel = &self.channels[index];
         if channel.position >= self.position {

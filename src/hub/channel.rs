@@ -114,8 +114,8 @@ pub(super) struct ChannelLocal {
     /// The channel is on the list of channels to deliver.
     pub(super) is_dirty: bool,
     /// A command that drops the channel waits for its place in the log, and the channel was not
-    /// used since. Only [`Channels::set_dropping`](super::channels::Channels::set_dropping) sets
-    /// it.
+    /// used since. Only `begin_drop` and `cancel_drop` of [`Channels`](super::channels::Channels)
+    /// set it.
     pub(super) is_dropping: bool,
     /// In a cluster, the next heartbeat tells the number of readers, if that is another one then.
     pub(super) is_count_marked: bool,

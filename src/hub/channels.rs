@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::mem;
 use std::ops::Index;
 use std::rc::Rc;
 
@@ -448,13 +449,19 @@ impl Channels {
         &mut self.slab[index].local
     }
 
-    /// Sets whether a channel is about to be dropped. A channel that is used again is not: the
-    /// command that drops it leaves it to its readers and commands.
-    #[inline]
-    pub(super) fn set_dropping(&mut self, index: u32, is_dropping: bool) {
+    /// Notes that a channel is about to be dropped.
+    pub(super) fn begin_drop(&mut self, index: u32) {
         let local = &mut self.slab[index].local;
-        let was_dropping = std::mem::replace(&mut local.is_dropping, is_dropping);
-        self.dropping = self.dropping - usize::from(was_dropping) + usize::from(is_dropping);
+        self.dropping += usize::from(!mem::replace(&mut local.is_dropping, true));
+    }
+
+    /// Notes that a channel is used again, and returns its local state. The command that drops the
+    /// channel leaves it to its readers and commands.
+    #[inline]
+    pub(super) fn cancel_drop(&mut self, index: u32) -> &mut ChannelLocal {
+        let local = &mut self.slab[index].local;
+        self.dropping -= usize::from(mem::take(&mut local.is_dropping));
+        local
     }
 
     /// Returns the number of channels that are about to be dropped.
@@ -464,8 +471,7 @@ impl Channels {
 
     /// Counts a command that waits for its place in the log. Until then, the channel stays.
     pub(super) fn begin_proposal(&mut self, index: u32, now: Millis) {
-        self.set_dropping(index, false);
-        let local = self.local_mut(index);
+        let local = self.cancel_drop(index);
         local.proposed += 1;
         local.last_use = now;
     }

@@ -251,7 +251,7 @@ impl Hub {
         }
         proposals
             .push(&Command::DropChannel { channel: &channel.name, next_id: channel.next_id() });
-        self.channels.set_dropping(index, true);
+        self.channels.begin_drop(index);
     }
 
     /// Forgets commands that did not get into the log. Sessions that were to end live on, for
@@ -266,8 +266,7 @@ impl Hub {
             }
             Command::DropChannel { channel, .. } => {
                 if let Some(index) = self.channels.find_name(channel) {
-                    self.channels.set_dropping(index, false);
-                    self.channels.local_mut(index).last_use = now.mono;
+                    self.channels.cancel_drop(index).last_use = now.mono;
                     self.channels.arm_timer(index, &mut self.timers);
                 }
             }

@@ -371,8 +371,7 @@ impl Hub {
         let key = readers.insert(reader, channels);
         let reader = readers.get(key).expect("just inserted");
         for subscription in reader.subscriptions.as_slice() {
-            channels.set_dropping(subscription.channel, false);
-            channels.local_mut(subscription.channel).add_reader(key);
+            channels.cancel_drop(subscription.channel).add_reader(key);
         }
         if let Some(session) = session {
             sessions.local_mut(session).readers.push(key);

@@ -254,11 +254,21 @@ impl<S: Socket> ClientTable<S> {
     pub(super) fn set_deadline(&mut self, key: Key, at: Millis) {
         let Some(client) = self.slots.get_mut(key) else { return };
         let before = mem::replace(&mut client.deadline, at);
+        // The timer never fires later than the deadline before: the usual case needs no lookup.
+        if let Some(timer) = client.timer
+            && (before <= at || self.timers.deadline(timer) <= at)
+        {
+            return;
+        }
+        self.set_timer(key, at);
+    }
+
+    /// Makes the timer of a client fire at this time. Not inlined: its frame would cost the calls
+    /// that only store a deadline.
+    #[inline(never)]
+    fn set_timer(&mut self, key: Key, at: Millis) {
+        let client = self.slots.get_mut(key).expect("the caller has found it");
         if let Some(timer) = client.timer {
-            // The timer never fires later than the deadline before: the usual case needs no lookup.
-            if before <= at || self.timers.deadline(timer) <= at {
-                return;
-            }
             self.timers.cancel(timer);
         }
         let timer_key = NonZeroU32::MIN.saturating_add(key.index);
@@ -286,9 +296,10 @@ impl<S: Socket> ClientTable<S> {
         }
     }
 
-    /// Stores an event until the client's place in the run queue.
+    /// Stores an event until the client's place in the run queue. Ignores the event if the client
+    /// has been freed.
     pub(super) fn defer_event(&mut self, key: Key, event: Event) {
-        let client = self.slots.get_mut(key).expect("the caller has the client");
+        let Some(client) = self.slots.get_mut(key) else { return };
         client.deferred_events.add(event);
         if !mem::replace(&mut client.is_queued, true) {
             self.run_queue.push(client.address, client.weight(), key);

@@ -127,17 +127,20 @@ impl<L: Listener> Service<L> {
     /// Sends the responses.
     fn process_requests(&mut self, key: Key) {
         self.io.clients.budget.begin_client();
-        let client = self.io.clients.expect_mut(key);
-        if matches!(client.state(), State::Streaming(_)) && !self.may_handle_frames(key) {
-            return;
+        let mut client = self.io.clients.expect_mut(key);
+        if matches!(client.state(), State::Streaming(_)) {
+            if !self.may_handle_frames(key) {
+                return;
+            }
+            client = self.io.clients.expect_mut(key);
         }
-        let mut input = self.io.clients.expect_mut(key).input.take();
+        let mut input = client.input.take();
         let was_incomplete = input.is_some();
         let (mut handled, mut pause) = match &mut input {
             Some(input) => self.process_buffered(key, input),
             None => (0, Pause::NeedData),
         };
-        if matches!(pause, Pause::NeedData) && self.io.clients.expect_mut(key).is_readable {
+        if matches!(pause, Pause::NeedData) {
             let mut read_buf = mem::take(&mut self.io.read_buf);
             let result = self.read_requests(key, &mut read_buf, &mut input);
             self.io.read_buf = read_buf;
@@ -167,8 +170,8 @@ impl<L: Listener> Service<L> {
         self.flush_responses(key, &pause);
     }
 
-    /// Reads once and handles the requests that are complete; the rest is left in `input`. Returns
-    /// the number of bytes handled.
+    /// If the socket may hold bytes, reads once and handles the requests that are complete; the
+    /// rest is left in `input`. Returns the number of bytes handled.
     fn read_requests(
         &mut self,
         key: Key,
@@ -176,6 +179,9 @@ impl<L: Listener> Service<L> {
         input: &mut Option<Box<ReadBuffer>>,
     ) -> io::Result<(usize, Pause)> {
         let client = self.io.clients.expect_mut(key);
+        if !client.is_readable {
+            return Ok((0, Pause::NeedData));
+        }
         let result = client.read(read_buf);
         let is_streaming = matches!(client.state(), State::Streaming(_));
         if client.socket.is_tls() {

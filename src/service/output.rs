@@ -28,6 +28,14 @@ impl<L: Listener> Service<L> {
     /// Sends the responses of the requests that were handled, and moves the client to the state
     /// that follows.
     pub(super) fn flush_responses(&mut self, key: Key, pause: &Pause) {
+        if matches!(pause, Pause::Blocked) && self.io.response.is_empty() {
+            // A read that waits, and nothing to send before its reply: most requests of most
+            // clients.
+            if self.io.clients.expect_mut(key).is_read_closed {
+                self.close(key);
+            }
+            return;
+        }
         let insertions = self.io.api.insertion_count();
         if insertions > 0 {
             self.io.clients.budget.charge_insertions(insertions);

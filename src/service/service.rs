@@ -135,9 +135,6 @@ impl<L: Listener> Service<L> {
     /// waits with them. Ignores the event if the client has been freed.
     pub fn handle_event(&mut self, key: Key, event: Event) {
         let clients = &mut self.io.clients;
-        if clients.get_mut(key).is_none() {
-            return;
-        }
         if clients.has_queued() || !clients.budget.has_turn_budget() {
             return clients.defer_event(key, event);
         }
@@ -265,7 +262,7 @@ impl<L: Listener> Service<L> {
     }
 
     fn dispatch(&mut self, key: Key, event: Event) {
-        let client = self.io.clients.expect_mut(key);
+        let Some(client) = self.io.clients.get_mut(key) else { return };
         client.is_readable |= event.is_readable;
         client.is_read_closed |= event.is_read_closed;
         match client.state() {
@@ -325,12 +322,17 @@ impl<L: Listener> Service<L> {
     }
 
     /// Counts the memory of a client after its input was handled. If the memory has grown and
-    /// exceeds the limit even without history, closes the client, with an error if a response can
-    /// be sent.
+    /// exceeds the limit even without history, ends the client.
+    #[inline]
     fn enforce_memory_limit(&mut self, key: Key) {
-        if !self.io.clients.update_memory(key) || !self.has_to_free_memory() {
-            return;
+        if self.io.clients.update_memory(key) && self.has_to_free_memory() {
+            self.end_over_memory_limit(key);
         }
+    }
+
+    /// Closes a client whose memory exceeds the limit, with an error if a response can be sent.
+    #[cold]
+    fn end_over_memory_limit(&mut self, key: Key) {
         match self.io.clients.expect_mut(key).state() {
             State::Reading => self.fail_request(key, OUT_OF_MEMORY),
             _ => self.close(key),
