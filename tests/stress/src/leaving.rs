@@ -17,9 +17,10 @@ use crate::world::World;
 /// A long poll that another one took over is answered at once: this is longer on any machine.
 const TAKEOVER_MAX: Duration = Duration::from_secs(1);
 
-/// A node of a cluster begins a read once the log has told that it holds the session. The calls
-/// before a close, at another node perhaps, do not wait for that: this is longer on any machine.
-const HOLD_MAX: Duration = Duration::from_millis(500);
+/// The calls before a close may go to another node of a cluster than the read: they do not prove
+/// that it is pending. Its node may wait until it holds the session, or may not have read the
+/// request, which a reset then drops. This is longer on any machine.
+const BEGIN_MAX: Duration = Duration::from_millis(500);
 
 impl World {
     /// Tells the ledger how a session is to end.
@@ -118,7 +119,7 @@ impl World {
         let is_unsure = self.takeover.is_under_way || self.may_be_in_trouble();
         let (now, is_clustered) = (self.clock.now, self.cluster.is_some());
         let Some((link, client)) = self.links.get(token) else { return };
-        let may_wait = is_clustered && now - client.asked.0 < HOLD_MAX;
+        let may_wait = is_clustered && now - client.asked.0 < BEGIN_MAX;
         // In its handshake, the client has not sent the read.
         let is_unsure = is_unsure || may_wait || link.is_handshaking();
         let cursors = client.read.as_ref().map(Read::cursors).unwrap_or_default();
