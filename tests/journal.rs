@@ -368,12 +368,22 @@ fn a_disk_that_fails_stops_the_server_and_loses_nothing_acknowledged() {
         let options = ["--journal-sync", sync];
         kill(journal.start(&options));
         let fault = format!("{call}:error=EIO:when=4");
-        let mut server = journal.start_with_fault(&fault, &options);
+        let with_admin = [&options[..], &["--admin-listen", "127.0.0.1:0"]].concat();
+        let mut server = journal.start_with_fault(&fault, &with_admin);
         let (acknowledged, refusal) = write_on(&server, 20);
         assert!(!acknowledged.is_empty(), "{call}");
         let refusal = refusal.expect("an answer");
         assert_eq!(refusal["error"], "outcome_unknown", "{call}");
         assert_eq!(refusal["status"], 503, "{call}");
+        // It tells so before it stops. Reads go on, and nothing more is written.
+        has_all(&server, &acknowledged);
+        let (none, refusal) = write_on(&server, 1);
+        assert_eq!(
+            (none.len(), &refusal.expect("an answer")["error"]),
+            (0, &json!("over_capacity"))
+        );
+        let page = server.operator().get("/metrics", &[]).ok().text().to_owned();
+        assert!(page.lines().any(|line| line == "speak_log_up 0"), "{call}: {page}");
         assert_eq!(server.wait().code(), Some(1), "{call}: {:?}", server.log());
         assert_eq!(server.logged("ERROR stopping: the journal has failed"), 1, "{call}");
         let server = journal.start(&options);

@@ -69,6 +69,10 @@ use crate::snapshot::StateFile;
 /// Events that one poll returns at most. The next turn gets the rest.
 const EVENTS_PER_TURN: usize = 1024;
 
+/// Time for which a server still answers whose journal has failed, in milliseconds: so its clients
+/// and the metrics tell what has happened. Short, since the next start may find a disk that works.
+const FAILED_JOURNAL_MS: u64 = 1_000;
+
 /// The poll loop, the files that it watches, and the service that it drives.
 pub struct Server {
     poll: Poll,
@@ -95,8 +99,10 @@ pub struct Server {
     /// There is an admin listener. Without one, no client could read how long turns take, so the
     /// clock is not read again for it.
     has_metrics: bool,
-    /// Exit status of a stop: a failure if the state file could not be written.
+    /// Exit status of a stop: a failure if the state file could not be written, or the log failed.
     exit_code: ExitCode,
+    /// Time of the stop, after the log has failed.
+    stops_at: Option<Millis>,
     upgrade: UpgradeCoordinator,
     systemd: Systemd,
     heap_trim: HeapTrim,
@@ -171,6 +177,7 @@ impl Server {
             tls,
             has_metrics: has_admin,
             exit_code: ExitCode::SUCCESS,
+            stops_at: None,
             upgrade: UpgradeCoordinator::new(predecessor),
             systemd: Systemd::from_env(now.mono),
             heap_trim: HeapTrim::default(),
@@ -273,7 +280,8 @@ impl Server {
         let hello = self.upgrade.next_deadline().filter(|_| is_serving);
         let ping = self.systemd.next_ping().filter(|_| is_serving);
         let cluster = self.cluster.as_ref().and_then(ClusterSockets::next_deadline);
-        let deadlines = [wake, hello, ping, self.heap_trim.next_check(), cluster];
+        let stop = self.stops_at.filter(|_| !self.service.is_stopping());
+        let deadlines = [wake, hello, ping, self.heap_trim.next_check(), cluster, stop];
         if let Some(deadline) = Millis::earliest(deadlines) {
             self.timer.arm(deadline, &self.clock);
         }
@@ -317,6 +325,9 @@ impl Server {
         if self.has_metrics {
             self.service.count_turn(self.clock.turn_nanos());
         }
+        if self.service.has_log_failed() && !self.service.is_stopping() {
+            self.stop_after_failure(now);
+        }
         if is_successor_ready && !self.service.is_draining() {
             let (journal, cluster) = (self.journal.as_ref(), self.cluster.as_ref());
             let tls = self.tls.as_ref();
@@ -330,17 +341,6 @@ impl Server {
         // While this process drains, systemd watches the successor.
         if !self.service.is_draining() {
             self.systemd.ping(now);
-        }
-        if self.service.has_log_failed() && !self.service.is_stopping() {
-            log::error!(
-                "stopping: {}",
-                match &self.cluster {
-                    Some(_) => "this process cannot use the log of its cluster",
-                    None => "the journal has failed, and what it lacks cannot be kept",
-                }
-            );
-            self.exit_code = ExitCode::FAILURE;
-            self.stop();
         }
         if has_signals && let Some(code) = self.handle_signals() {
             return Some(code);
@@ -392,7 +392,7 @@ impl Server {
             }
         }
         if pending.upgrade {
-            if self.service.is_stopping() {
+            if self.service.is_stopping() || self.stops_at.is_some() {
                 log::warn!("ignoring SIGUSR2: shutting down");
             } else {
                 let now = self.service.hub().1.mono;
@@ -400,6 +400,28 @@ impl Server {
             }
         }
         None
+    }
+
+    /// Stops with an error, since the log has failed. The server of a journal first refuses changes
+    /// for [`FAILED_JOURNAL_MS`].
+    fn stop_after_failure(&mut self, now: Millis) {
+        let is_clustered = self.cluster.is_some();
+        let stops_at = *self.stops_at.get_or_insert_with(|| {
+            log::error!(
+                "stopping: {}",
+                match is_clustered {
+                    true => "this process cannot use the log of its cluster",
+                    false => "the journal has failed, and what it lacks cannot be kept",
+                }
+            );
+            now.after(if is_clustered { 0 } else { FAILED_JOURNAL_MS })
+        });
+        self.exit_code = ExitCode::FAILURE;
+        // A successor would read from the journal what was not acknowledged.
+        self.upgrade.cancel();
+        if stops_at <= now {
+            self.stop();
+        }
     }
 
     /// Shuts down politely at the first signal, at once at the second. Returns the exit status if
