@@ -221,6 +221,8 @@ impl ClusterLog {
         (self.read, self.taken, self.read_id) = (end, end, end.last.id);
         self.tail = Tail::after(end);
         self.may_lack_records = false;
+        // The records that follow may have been read before, and have the times that they had.
+        self.last_mono_ms = 0;
     }
 
     /// Returns whether another page or piece may be asked for.
