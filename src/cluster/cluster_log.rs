@@ -197,6 +197,10 @@ impl ClusterLog {
         (self.newest, self.newest_id) = (state.newest, state.newest_id);
         self.vouching.resume(state.run_id.clone());
         self.follow(state.end);
+        self.may_lack_records = state.may_lack_records;
+        if let Some(tail) = state.tail.as_ref().and_then(|it| Tail::restore(it, state.end)) {
+            self.tail = tail;
+        }
     }
 
     /// Sets the size of a log below which no snapshot is made. For tests, whose logs are small.
