@@ -197,6 +197,10 @@ impl ClusterLog {
         (self.newest, self.newest_id) = (state.newest, state.newest_id);
         self.vouching.resume(state.run_id.clone());
         self.follow(state.end);
+        self.may_lack_records = state.may_lack_records;
+        if let Some(tail) = state.tail.as_ref().and_then(|it| Tail::restore(it, state.end)) {
+            self.tail = tail;
+        }
     }
 
     /// Sets the size of a log below which no snapshot is made. For tests, whose logs are small.
@@ -221,6 +225,8 @@ impl ClusterLog {
         (self.read, self.taken, self.read_id) = (end, end, end.last.id);
         self.tail = Tail::after(end);
         self.may_lack_records = false;
+        // The records that follow may have been read before, and have the times that they had.
+        self.last_mono_ms = 0;
     }
 
     /// Returns whether another page or piece may be asked for.

@@ -142,6 +142,8 @@ impl Log for ClusterLog {
             newest: self.newest,
             newest_id: self.newest_id,
             run_id: self.vouching.trusted().map(Into::into),
+            tail: Some(Box::new(self.tail.save(self.taken.last.id))),
+            may_lack_records: self.may_lack_records,
         };
         Some(state.encode())
     }

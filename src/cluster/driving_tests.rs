@@ -87,6 +87,52 @@ fn a_record_that_waits_for_the_end_of_a_round_does_not_hide_the_time_of_the_next
     assert_eq!(log.next_deadline_ms(), Some(1_110));
 }
 
+/// Returns the reply to `XREAD` with records of another node, each with its time and its number.
+fn page<const N: usize>(records: [(u64, u64); N]) -> Event {
+    let record = |(unix_ms, sequence): (u64, u64)| {
+        let value = entry::encode(1, sequence, b"commands");
+        let fields = Value::Array(vec![text("r"), Value::Text(value.into())]);
+        Value::Array(vec![text(&format!("{unix_ms}-0")), fields])
+    };
+    let records = Value::Array(records.map(record).into());
+    let stream = Value::Array(vec![text("{speak}:log"), records]);
+    Event::Reply(Value::Array(vec![stream]))
+}
+
+/// Takes the times of the records that were read.
+fn times_ms(log: &mut ClusterLog) -> Vec<u64> {
+    let events = std::iter::from_fn(|| log.poll());
+    let time_ms = |event| match event {
+        log::Event::Record(record) => Some(record.mono_ms),
+        _ => None,
+    };
+    events.filter_map(time_ms).collect()
+}
+
+/// Else a node that loads its state again keeps messages, and sends addresses away, from then on.
+#[test]
+fn records_that_are_read_again_have_the_times_that_they_had() {
+    let (commands, follower) = (Script::default(), Script::default());
+    let ends = [&commands, &follower].map(|script| Box::new(Scripted(Rc::clone(script))));
+    let [ours, theirs] = ends;
+    let mut log = ClusterLog::new(ours, theirs, Keys::new("speak"), |bytes| bytes.fill(7));
+    let start_ms = server_info().unix_ms;
+    log.begin_turn(50_000);
+    begin(&mut log, &commands, &follower);
+    log.begin_turn(60_000);
+    let records = [(start_ms + 1_000, 1), (start_ms + 9_000, 2)];
+    follower.borrow_mut().push_back(page(records));
+    assert_eq!(times_ms(&mut log), [51_000, 59_000]);
+    log.reload();
+    assert!(times_ms(&mut log).is_empty());
+    follower.borrow_mut().push_back(Event::Connected(server_info()));
+    assert!(times_ms(&mut log).is_empty());
+    follower.borrow_mut().push_back(Event::Reply(Value::Array(Vec::new())));
+    assert!(times_ms(&mut log).is_empty());
+    follower.borrow_mut().push_back(page(records));
+    assert_eq!(times_ms(&mut log), [51_000, 59_000]);
+}
+
 /// Replies of a server that is no Redis, or one that another program has written to.
 struct Hostile(Random);
 

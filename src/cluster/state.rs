@@ -5,9 +5,10 @@ use minicbor::{Decode, Encode};
 use super::log_end::LogEnd;
 use super::snapshot_entry::SnapshotEntry;
 use super::stream_id::StreamId;
+use super::tail::SavedTail;
 
-/// Place of a process in its cluster and in the log.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+/// Place of a process in its cluster and in the log. It holds secrets, so it has no `Debug`.
+#[derive(Clone, Encode, Decode)]
 pub struct ClusterLogState {
     /// Number of the process.
     #[n(0)]
@@ -26,6 +27,12 @@ pub struct ClusterLogState {
     /// Run id of the Redis whose log it is. `None` while it is unknown whether it is the same log.
     #[n(5)]
     pub(super) run_id: Option<Box<str>>,
+    /// Records that Redis may have lost. `None` if an earlier version of the program has sent this.
+    #[n(6)]
+    pub(super) tail: Option<Box<SavedTail>>,
+    /// What was applied may be more than the log has.
+    #[cbor(n(7), default)]
+    pub(super) may_lack_records: bool,
 }
 
 impl ClusterLogState {

@@ -2,6 +2,9 @@
 
 use std::collections::VecDeque;
 
+use minicbor::bytes::ByteVec;
+use minicbor::{Decode, Encode};
+
 use super::entry;
 use super::log_end::{LogEnd, Seal};
 use super::stream_id::StreamId;
@@ -22,10 +25,41 @@ pub(super) struct Tail {
     base: LogEnd,
 }
 
+/// A tail, as the successor of a process gets it. It holds secrets, so it has no `Debug`.
+#[derive(Clone, Encode, Decode)]
+pub(super) struct SavedTail {
+    #[n(0)]
+    base: LogEnd,
+    /// Records with their commands.
+    #[n(1)]
+    records: Vec<(Seal, ByteVec)>,
+}
+
 impl Tail {
     /// Makes the tail of a log whose records up to this place are not kept.
     pub(super) fn after(base: LogEnd) -> Self {
         Self { records: VecDeque::new(), bytes: VecDeque::new(), base }
+    }
+
+    /// Makes the tail of a process that takes over from another one. `None` if that one has kept
+    /// another part of the log than the records up to `end`.
+    pub(super) fn restore(saved: &SavedTail, end: LogEnd) -> Option<Self> {
+        let (mut tail, mut last) = (Self::after(saved.base), saved.base);
+        for (seal, commands) in &saved.records {
+            tail.push(*seal, commands);
+            last = last.after(*seal, commands.len());
+        }
+        (last.last == end.last).then_some(tail)
+    }
+
+    /// Returns the records up to the one with this id, to be saved.
+    pub(super) fn save(&self, last: StreamId) -> SavedTail {
+        let mut values = self.after_id(StreamId::default());
+        let seals = self.records.iter().map(|(seal, _)| *seal);
+        let records = seals.take_while(|seal| seal.id <= last).zip(&mut values);
+        let commands = |value: Vec<u8>| value[entry::HEAD_BYTES..].to_vec().into();
+        let records = records.map(|(seal, (_, value))| (seal, commands(value))).collect();
+        SavedTail { base: self.base, records }
     }
 
     /// Adds the next record. `commands` is what its value has after its head.
@@ -120,6 +154,22 @@ mod tests {
         assert_eq!(tail.after_id(StreamId::default()).count(), 3);
         assert!(tail.has_after(seal(2)) && !tail.has_after(Seal { sequence: 9, ..seal(2) }));
         assert!(!tail.has_after(seal(4)) && tail.is_whole() && tail.last() == Some(seal(3)));
+    }
+
+    #[test]
+    fn a_successor_has_the_records_that_its_predecessor_has_applied() {
+        let mut tail = Tail::after(LogEnd { last: seal(1), position: 1, bytes: 50 });
+        (2..=4).for_each(|ms| tail.push(seal(ms), b"commands"));
+        let saved = minicbor::to_vec(tail.save(seal(3).id)).unwrap();
+        let saved = minicbor::decode(&saved).unwrap();
+        let end = |ms| LogEnd { last: seal(ms), position: ms, bytes: 0 };
+        let restored = Tail::restore(&saved, end(3)).unwrap();
+        assert_eq!((restored.last(), restored.base()), (Some(seal(3)), tail.base()));
+        let values = |tail: &Tail| tail.after_id(seal(1).id).take(2).collect::<Vec<_>>();
+        assert_eq!(values(&restored), values(&tail));
+        assert!(Tail::restore(&saved, end(4)).is_none(), "it lacks the last one");
+        let empty = Tail::after(end(4)).save(seal(4).id);
+        assert_eq!(Tail::restore(&empty, end(4)).unwrap().last(), Some(seal(4)));
     }
 
     #[test]

@@ -48,10 +48,10 @@ impl InitialState {
                     if let Some(journal) = journal {
                         log::error!("{exited}; recovering the journal");
                         let (restored, journal) = journaling::read_of_exited(journal, &config)?;
-                        (restored.unwrap_or_else(|| empty(config)), Some(journal))
+                        (restored.unwrap_or_else(|| empty(options, config)), Some(journal))
                     } else {
                         log::error!("{exited}; starting empty");
-                        (empty(config), None)
+                        (empty(options, config), None)
                     }
                 }
                 result => {
@@ -63,28 +63,32 @@ impl InitialState {
         }
         if let Some(journal) = journal {
             let (restored, journal) = journaling::read(journal, &config)?;
-            let (hub, now) = restored.unwrap_or_else(|| empty(config));
+            let (hub, now) = restored.unwrap_or_else(|| empty(options, config));
             let journal = Some(journal);
             return Ok(Self { hub, now, predecessor: None, state_file, journal });
         }
         if options.cluster.is_some() {
-            // The clock of the log is that of Redis, which counts from 1970.
-            let now = Now { mono: Millis(unix_ms()), unix_ms: unix_ms() };
-            let hub = Hub::new(config);
+            let (hub, now) = empty(options, config);
             return Ok(Self { hub, now, predecessor: None, state_file, journal: None });
         }
         let (hub, now) = match &state_file {
             None => None,
             Some(file) => load(file, &config)?,
         }
-        .unwrap_or_else(|| empty(config));
+        .unwrap_or_else(|| empty(options, config));
         Ok(Self { hub, now, predecessor: None, state_file, journal: None })
     }
 }
 
-/// Returns a hub without channels, at the beginning of its time.
-fn empty(config: Config) -> (Hub, Now) {
-    (Hub::new(config), Now::default())
+/// Returns a hub without channels, at the beginning of its time. That is the present one in a
+/// cluster: the clock of the log is that of Redis, which counts from 1970, and has records from
+/// before this process.
+fn empty(options: &Options, config: Config) -> (Hub, Now) {
+    let now = match options.cluster {
+        Some(_) => Now { mono: Millis(unix_ms()), unix_ms: unix_ms() },
+        None => Now::default(),
+    };
+    (Hub::new(config), now)
 }
 
 /// Error for a state file that cannot be read or written. `verb` is "read" or "write".
@@ -134,4 +138,24 @@ fn load(file: &StateFile, config: &Config) -> Result<Option<(Hub, Now)>, StartEr
             None
         }
     })
+}
+
+#[cfg(all(test, feature = "cluster"))]
+mod tests {
+    use super::*;
+    use crate::options::{Command, parse};
+
+    #[test]
+    fn a_node_without_a_state_has_a_time_for_the_records_before_it() {
+        for (arguments, has_earlier) in
+            [(vec![], false), (vec!["--cluster=redis://localhost"], true)]
+        {
+            let arguments = arguments.into_iter().map(Into::into);
+            let Ok(Command::Run(options)) = parse(arguments, |_| None) else {
+                panic!("these are options")
+            };
+            let (_, now) = empty(&options, Config::default());
+            assert_eq!(now.mono > Millis(1_700_000_000_000), has_earlier);
+        }
+    }
 }

@@ -131,7 +131,7 @@ impl Plan {
         }
         if random.once_in(3) {
             // All nodes have to vouch for what they have read within seconds.
-            let delays = [Step::Kill, Step::PauseNode, Step::PauseRedis, Step::Cut, Step::Upgrade];
+            let delays = [Step::Kill, Step::PauseNode, Step::PauseRedis, Step::Cut];
             steps.retain(|(step, _)| !delays.contains(step));
             steps.push((Step::LoseRecords, 2));
         }

@@ -226,6 +226,10 @@ impl World {
     /// Replaces the process of a node, unless the log takes too long.
     fn upgrade(&mut self) {
         let Some(node) = self.living_node() else { return };
+        if self.now < self.vouching_until {
+            // The successor would have less time to vouch: a new epoch may be right.
+            return;
+        }
         let may_begin = |node: &Node, now| node.is_running(now) && node.is_joined();
         let end = self.now + DRAIN_MAX_MS;
         while may_begin(&self.nodes[node], self.now) && self.now <= end {
