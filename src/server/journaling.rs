@@ -164,11 +164,13 @@ impl PendingJournal {
 }
 
 /// Finishes all writes before an upgrade: the state of the hub is then that of the log. Calls
-/// `exchange` meanwhile, which sends and receives. Returns false if the log takes too long.
+/// `exchange` meanwhile, which sends and receives. Returns false if the log takes too long, or has
+/// failed.
 pub(super) fn drain(service: &mut Service<OsListener>, mut exchange: impl FnMut()) -> bool {
     for _ in 0..DRAIN_WAITS_MAX {
         if service.advance_log() {
-            return true;
+            // A successor would read from a journal that has failed what was not acknowledged.
+            return !service.has_log_failed();
         }
         exchange();
         thread::sleep(WAIT);

@@ -405,16 +405,13 @@ impl Server {
     /// Stops with an error, since the log has failed. The server of a journal first refuses changes
     /// for [`FAILED_JOURNAL_MS`].
     fn stop_after_failure(&mut self, now: Millis) {
-        let is_clustered = self.cluster.is_some();
+        let (reason, wait_ms) = match &self.cluster {
+            Some(_) => ("this process cannot use the log of its cluster", 0),
+            None => ("the journal has failed, and what it lacks cannot be kept", FAILED_JOURNAL_MS),
+        };
         let stops_at = *self.stops_at.get_or_insert_with(|| {
-            log::error!(
-                "stopping: {}",
-                match is_clustered {
-                    true => "this process cannot use the log of its cluster",
-                    false => "the journal has failed, and what it lacks cannot be kept",
-                }
-            );
-            now.after(if is_clustered { 0 } else { FAILED_JOURNAL_MS })
+            log::error!("stopping: {reason}");
+            now.after(wait_ms)
         });
         self.exit_code = ExitCode::FAILURE;
         // A successor would read from the journal what was not acknowledged.

@@ -25,6 +25,8 @@ impl<L: Listener> Service<L> {
         self.commits.record_bytes_max = RECORD_BYTES_MAX;
         self.commits.position = position;
         self.commits.log = Some(log);
+        // The first heartbeat tells the hash of this state.
+        self.hub.end_record(position);
     }
 
     /// Returns what the successor of this process continues the log of a cluster with. Nothing may

@@ -133,7 +133,7 @@ impl UpgradeCoordinator {
     ) {
         let Some(PendingUpgrade { successor, .. }) = &mut self.successor else { return };
         if journal.is_some() && !journaling::drain(service, || {}) {
-            return self.abort("the journal is too slow", systemd);
+            return self.abort("the journal is too slow, or has failed", systemd);
         }
         if let Some(cluster) = cluster
             && !journaling::drain(service, || cluster.exchange())
