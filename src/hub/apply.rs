@@ -365,15 +365,21 @@ impl Hub {
 
     /// Returns the channel of this name, which exists in shared state from now on. `index` is its
     /// index, if it exists here.
+    #[inline]
     pub(super) fn share_channel(&mut self, present: Millis, index: Option<u32>, name: &str) -> u32 {
-        let index = match index {
-            Some(index) if self.channels[index].is_shared => return index,
-            Some(index) => index,
-            None => {
-                let first_id = self.channels.id_watermarks().first_id(name);
-                self.channels.insert(Channel::new(name, first_id, present), &mut self.timers)
-            }
-        };
+        match index {
+            Some(index) if self.channels[index].is_shared => index,
+            _ => self.begin_sharing(present, index, name),
+        }
+    }
+
+    /// Makes a channel exist in shared state, also if it does not exist here. Returns its index.
+    #[inline(never)]
+    fn begin_sharing(&mut self, present: Millis, index: Option<u32>, name: &str) -> u32 {
+        let index = index.unwrap_or_else(|| {
+            let first_id = self.channels.id_watermarks().first_id(name);
+            self.channels.insert(Channel::new(name, first_id, present), &mut self.timers)
+        });
         let waited_for = self.channels[index].next_id();
         let first_id = self.channels.share(index, self.position);
         if first_id != waited_for {

@@ -95,10 +95,11 @@ impl Hub {
 
     /// Ends a record: all of its commands are applied.
     pub fn end_record(&mut self, position: u64) {
+        if !self.is_clustered() || self.position < self.hashed_from {
+            return;
+        }
         let hash = self.shared_hash();
-        if let Some(nodes) = &mut self.nodes
-            && self.position >= self.hashed_from
-        {
+        if let Some(nodes) = &mut self.nodes {
             self.recovered_drops = Vec::new();
             nodes.record_hash(position, hash);
         }

@@ -320,6 +320,10 @@ impl Log for Journal {
         self.helper.send(Job::Append { position, mono_ms, unix_ms, commands: buffer });
     }
 
+    fn may_have_events(&self) -> bool {
+        self.appending != Appending::Nothing || self.awaits_helper()
+    }
+
     fn take_outcome(&mut self) -> Option<Outcome> {
         if self.awaits_helper() {
             self.poll_helper();

@@ -3,10 +3,9 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 
 use rustix::fs::FallocateFlags;
-use rustix::io::Errno;
+use rustix::io::{Errno, pwrite, retry_on_intr};
 
 /// A directory with files.
 pub trait Storage: Send + Sync {
@@ -107,8 +106,18 @@ pub trait StoredFile: Send {
 }
 
 impl StoredFile for File {
-    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.write_all_at(bytes, offset)
+    /// Calls the kernel directly. In `pwrite` of libc a thread may be cancelled, and each call of a
+    /// process with several threads pays for that.
+    fn write_at(&mut self, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written = retry_on_intr(|| pwrite(&*self, bytes, offset))?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            bytes = &bytes[written..];
+            offset += written as u64;
+        }
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {

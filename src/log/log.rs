@@ -28,7 +28,13 @@ pub trait Log {
         self.take_outcome().map(Event::Outcome)
     }
 
-    /// Begins a turn, at this monotonic time of the process.
+    /// Returns whether [`Log::poll`] may return an event, or note the progress of a snapshot. Costs
+    /// less than to poll in vain.
+    fn may_have_events(&self) -> bool {
+        true
+    }
+
+    /// Begins a turn of a cluster, at this monotonic time of the process.
     fn begin_turn(&mut self, _mono_ms: u64) {}
 
     /// Returns the time at which the log has something to do, in milliseconds of the monotonic

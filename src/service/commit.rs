@@ -137,30 +137,26 @@ impl<L: Listener> Service<L> {
 
     #[inline(never)]
     fn drive_log(&mut self) {
-        let now = self.io.now.mono;
-        if let Some(log) = &mut self.commits.log {
-            log.begin_turn(now.0);
+        let is_clustered = self.hub.is_clustered();
+        if is_clustered {
+            self.begin_cluster_turn();
         }
-        self.commits.barriers.note_turn(now);
-        self.keep_membership();
-        self.begin_barrier();
         loop {
-            let has_events = self.take_events();
+            let may_have_more = self.take_events();
             if !self.apply_record() {
                 break;
             }
+            if self.append_record() {
+                continue;
+            }
             self.drive_checkpoint();
-            if !self.append_record() && !has_events {
+            if !may_have_more {
                 break;
             }
         }
-        self.check_divergence();
-        self.tell_members();
-        if self.hub.was_buried() {
-            // Its sessions time out at another node until it holds them again.
-            self.keep_membership();
+        if is_clustered {
+            self.end_cluster_turn();
         }
-        self.end_late_waits();
         self.check_health();
         self.io.log_bytes = self.commits.memory() + self.hub.log_bytes();
     }
@@ -168,12 +164,12 @@ impl<L: Listener> Service<L> {
     /// Appends a record with the proposals. Returns whether it did.
     fn append_record(&mut self) -> bool {
         let Self { hub, io, commits, .. } = self;
-        if !commits.log.as_ref().is_some_and(|log| log.is_ready()) {
+        if hub.proposed() == 0 || commits.record.is_some() || commits.has_failed {
             return false;
         }
         let has_to_wait = commits.retry_at.is_some_and(|at| at > io.now.mono)
             || commits.delay.is_delayed(commits.waiting.len());
-        if hub.proposed() == 0 || has_to_wait || commits.record.is_some() || commits.has_failed {
+        if has_to_wait || !commits.log.as_ref().is_some_and(|log| log.is_ready()) {
             return false;
         }
         if is_late(commits.waiting_since, io.now.mono) {
@@ -195,11 +191,11 @@ impl<L: Listener> Service<L> {
     }
 
     /// Takes events of the log, up to the next record that is to be applied. Returns whether there
-    /// were any.
+    /// were any, and more may follow.
     fn take_events(&mut self) -> bool {
         let mut has_events = false;
         while self.commits.applying.is_none()
-            && let Some(event) = self.commits.log.as_mut().and_then(|log| log.poll())
+            && let Some(event) = self.commits.poll_log()
         {
             has_events = true;
             self.commits.barriers.heard_at = self.io.now.mono;
@@ -208,7 +204,7 @@ impl<L: Listener> Service<L> {
                 event => self.on_shared_event(event),
             }
         }
-        has_events
+        has_events && self.commits.log.as_ref().is_some_and(|log| log.may_have_events())
     }
 
     fn on_outcome(&mut self, outcome: Outcome) {
@@ -305,7 +301,7 @@ impl<L: Listener> Service<L> {
     }
 
     /// Saves the next piece of the checkpoint, or begins one if the log has grown enough. Called
-    /// when no record is half applied.
+    /// when no record is half applied, and none is in the log that is not applied.
     fn drive_checkpoint(&mut self) {
         let Self { hub, io, commits, .. } = self;
         let Some(log) = &mut commits.log else { return };

@@ -9,7 +9,7 @@ use super::waited::Waited;
 use crate::api::{Behind, Responder};
 use crate::http::Persistence;
 use crate::hub::{Hub, Key, LogHealth, Millis, Now, ProposalCursor, Proposals, Recovery};
-use crate::log::Log;
+use crate::log::{Event, Log};
 use crate::metrics::LogGauges;
 
 /// Time of writing a record after which sessions no longer time out, in addition to the time that
@@ -168,6 +168,12 @@ impl Default for Commits {
 }
 
 impl Commits {
+    /// Returns the next event of the log.
+    pub(super) fn poll_log(&mut self) -> Option<Event> {
+        let log = self.log.as_mut().filter(|log| log.may_have_events())?;
+        log.poll()
+    }
+
     /// Begins a record, without commands and calls.
     pub(super) fn new_record(&mut self) -> Box<CommitRecord> {
         self.spare.take().unwrap_or_default()
@@ -260,6 +266,11 @@ impl Commits {
     #[inline]
     pub(super) fn next_deadline(&self, hub: &Hub, now: Millis) -> Option<Millis> {
         let log = self.log.as_ref()?;
+        let is_idle =
+            self.record.is_none() && self.waiting_since.is_none() && self.retry_at.is_none();
+        if is_idle && !hub.is_clustered() {
+            return None;
+        }
         let log_at = log.next_deadline_ms().map(Millis);
         let heartbeat_at = hub.is_clustered().then_some(self.heartbeat_at);
         let late = |since: Option<Millis>| since.map(|since| since.after(LATE_MS));

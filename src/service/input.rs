@@ -162,10 +162,15 @@ impl<L: Listener> Service<L> {
         client.input = input;
         client.weight = weight.unwrap_or(client.weight);
         let has_read = matches!(client.state(), State::LongPolling { .. } | State::Streaming(_));
+        let is_committing = matches!(client.state(), State::Committing);
         if !has_read && (handled > 0 || was_incomplete != is_incomplete) {
             let ClientLimits { keep_alive_ms, request_timeout_ms, .. } = self.io.limits;
             let ms = if is_incomplete { request_timeout_ms } else { keep_alive_ms };
             self.io.clients.set_deadline(key, self.io.now.mono.after(ms));
+        }
+        if is_committing && self.io.response.is_empty() {
+            // A call waits for the log, and there is nothing to send before its response.
+            return;
         }
         self.flush_responses(key, &pause);
     }

@@ -51,12 +51,35 @@ impl<L: Listener> Service<L> {
         self.hub.is_joined()
     }
 
+    /// Begins the part of a turn that drives the log of a cluster.
+    pub(super) fn begin_cluster_turn(&mut self) {
+        let Self { io, commits, .. } = self;
+        if let Some(log) = &mut commits.log {
+            log.begin_turn(io.now.mono.0);
+        }
+        commits.barriers.note_turn(io.now.mono);
+        self.keep_membership();
+        self.begin_barrier();
+    }
+
+    /// Ends the part of a turn that drives the log of a cluster: all of its events are handled that
+    /// this turn has budget for.
+    pub(super) fn end_cluster_turn(&mut self) {
+        self.check_divergence();
+        self.tell_members();
+        if self.hub.was_buried() {
+            // Its sessions time out at another node until it holds them again.
+            self.keep_membership();
+        }
+        self.end_late_waits();
+    }
+
     /// Joins the cluster, or proposes a heartbeat that is due.
-    pub(super) fn keep_membership(&mut self) {
+    fn keep_membership(&mut self) {
         let Self { hub, io, commits, phase, .. } = self;
         let is_away = !matches!(phase, Phase::Serving) || commits.loading.is_some();
         let is_early = commits.heartbeat_at > io.now.mono && !hub.was_buried();
-        if !hub.is_clustered() || is_early {
+        if is_early {
             return;
         }
         commits.heartbeat_at = io.now.mono.after(HEARTBEAT_MS);
@@ -95,11 +118,8 @@ impl<L: Listener> Service<L> {
     }
 
     /// Tells the log the nodes, if it waits for them. All records have been applied.
-    pub(super) fn tell_members(&mut self) {
+    fn tell_members(&mut self) {
         let Self { hub, io, commits, .. } = self;
-        if !hub.is_clustered() {
-            return;
-        }
         if let Some(log) = commits.log.as_mut().filter(|log| log.wants_members())
             && commits.applying.is_none()
         {

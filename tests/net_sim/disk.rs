@@ -204,6 +204,10 @@ impl Log for SimLog {
     /// The process that takes over opens the journal of the machine.
     fn close(self: Box<Self>) {}
 
+    fn may_have_events(&self) -> bool {
+        self.0.borrow().machine.journal().may_have_events()
+    }
+
     fn take_outcome(&mut self) -> Option<Outcome> {
         let disk = &mut *self.0.borrow_mut();
         let outcome = disk.machine.take_outcome();
