@@ -125,7 +125,7 @@ const RULES: [&str; 82] = [
 ];
 
 static SIMULATION: Simulation =
-    Simulation { test: "net_sim", seeds: 2_500, seeds_to_reach_all: 1_500, rules: &RULES, run };
+    Simulation { test: "net_sim", seeds: 1_500, seeds_to_reach_all: 1_500, rules: &RULES, run };
 
 fn run(seed: u64, notes: Trace) -> Record {
     let mut world = World::new(Random::new(seed), Record::new(notes));
