@@ -58,7 +58,7 @@ const RULES: [&str; 16] = [
 ];
 
 static SIMULATION: Simulation =
-    Simulation { test: "cluster_sim", seeds: 120, seeds_to_reach_all: 100, rules: &RULES, run };
+    Simulation { test: "cluster_sim", seeds: 100, seeds_to_reach_all: 100, rules: &RULES, run };
 
 fn run(seed: u64, notes: Trace) -> Record {
     let mut world = World::new(Random::new(seed), Record::new(notes));
