@@ -55,7 +55,8 @@ const PAUSED_BATCHES: usize = 300;
 const PAUSE: Duration = Duration::from_millis(1);
 /// Numbers of nodes over which the readers are spread.
 const SPREAD: [usize; 3] = [1, 2, 4];
-const FANOUT: Fanout = Fanout { readers: 1_000, messages: 60, form: Form::Plain };
+/// With fewer readers, the record that each node applies is a larger part of a delivery.
+const FANOUT: Fanout = Fanout { readers: 4_000, messages: 20, form: Form::Plain };
 /// One reader, for the time until it has a message.
 const LAG: Fanout = Fanout { readers: 1, messages: 400, form: Form::Events };
 
