@@ -214,6 +214,30 @@ fn a_redis_that_is_emptied_gets_the_state_as_a_snapshot() {
 }
 
 #[test]
+fn a_redis_that_is_older_than_all_kept_records_gets_the_state_as_a_snapshot() {
+    let mut cluster = Cluster::start();
+    let options = ["--connection-timeout", "1h", "--history", "50"];
+    let nodes = [cluster.node(&options), cluster.node(&options)];
+    let josh = nodes[0].introduce("room", "Josh");
+    cluster.redis.command(&["SAVE"]);
+    // A node keeps 8 MiB of records.
+    nodes[1].fill("large", &"x".repeat(LARGE_BYTES), 200);
+    says(&nodes[1], &josh, "late");
+    let before = nodes[1].read("room", "0").json();
+    cluster.redis.restart();
+    // It begins with the snapshot: the records before it are lost.
+    let third = cluster.node(&options);
+    until("it tells of the state", || third.logged("loaded state") == 1);
+    assert_eq!(third.read("room", "0").json(), before, "also the epoch is the same");
+    assert_eq!(third.read("large", "0").ids(), nodes[0].read("large", "0").ids());
+    assert_eq!(says(&third, &josh, "there"), 3);
+    for node in &nodes {
+        assert_eq!(node.read("room", "0").json(), third.read("room", "0").json());
+        assert_eq!(node.logged("different states"), 0);
+    }
+}
+
+#[test]
 fn a_node_that_the_log_has_outrun_loads_the_state() {
     let cluster = Cluster::start();
     let options = ["--connection-timeout", "1h", "--poll-timeout", "1h"];

@@ -14,7 +14,7 @@ use super::snapshot_reader::SnapshotReader;
 use super::snapshot_writer::{SnapshotReply, SnapshotWriter};
 use super::state::ClusterLogState;
 use super::stream_id::StreamId;
-use super::tail::Tail;
+use super::tail::{self, Tail};
 use super::value::ErrorKind;
 use super::vouching::Vouching;
 use crate::log::Event;
@@ -169,7 +169,7 @@ impl ClusterLog {
             follower_run_id: Box::default(),
             is_page_asked: false,
             vouching: Vouching::new(),
-            tail: Tail::after(LogEnd::default()),
+            tail: Tail::after(LogEnd::default(), tail::BYTES_MAX),
             members: None,
             renumbering: Vec::new(),
             read: LogEnd::default(),
@@ -198,14 +198,17 @@ impl ClusterLog {
         self.vouching.resume(state.run_id.clone());
         self.follow(state.end);
         self.may_lack_records = state.may_lack_records;
-        if let Some(tail) = state.tail.as_ref().and_then(|it| Tail::restore(it, state.end)) {
+        let restore = |saved| Tail::restore(saved, state.end, self.tail.bytes_max());
+        if let Some(tail) = state.tail.as_deref().and_then(restore) {
             self.tail = tail;
         }
     }
 
-    /// Sets the size of a log below which no snapshot is made. For tests, whose logs are small.
-    pub fn set_snapshot_min_bytes(&mut self, bytes: u64) {
-        self.snapshot_min_bytes = bytes;
+    /// Sets the size of a log below which no snapshot is made, and that of the records that are
+    /// kept for a Redis that lacks them, in bytes. For tests, whose logs are small.
+    pub fn set_sizes(&mut self, snapshot_min: u64, tail_max: usize) {
+        self.snapshot_min_bytes = snapshot_min;
+        self.tail = Tail::after(self.read, tail_max);
     }
 
     /// Returns the number of this process.
@@ -223,7 +226,7 @@ impl ClusterLog {
     /// Goes to a place in the log. Nothing of what was read is kept.
     pub(super) fn begin_at(&mut self, end: LogEnd) {
         (self.read, self.taken, self.read_id) = (end, end, end.last.id);
-        self.tail = Tail::after(end);
+        self.tail = Tail::after(end, self.tail.bytes_max());
         self.may_lack_records = false;
         // The records that follow may have been read before, and have the times that they had.
         self.last_mono_ms = 0;

@@ -233,7 +233,7 @@ fn no_reply_makes_the_log_panic() {
         let ends = [&commands, &follower].map(|script| Box::new(Scripted(Rc::clone(script))));
         let [ours, theirs] = ends;
         let mut log = ClusterLog::new(ours, theirs, Keys::new("speak"), |bytes| bytes.fill(7));
-        log.set_snapshot_min_bytes(1);
+        log.set_sizes(1, 8 << 20);
         let (mut now_ms, mut position) = (0, 0);
         if !hostile.0.once_in(4) {
             begin(&mut log, &commands, &follower);

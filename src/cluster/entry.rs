@@ -7,8 +7,8 @@ use super::value::Value;
 /// Name of the only field of an entry.
 pub(super) const FIELD: &[u8] = b"r";
 
-/// Node of a record that begins a numbering of ids. Its sequence number is its position, if the
-/// node that appended it knew that.
+/// Node of a record that begins a numbering of ids, or has no commands. Its sequence number is its
+/// position, if the node that appended it knew that.
 pub(super) const NO_NODE: u64 = 0;
 
 /// Bytes before the commands: node and sequence number.

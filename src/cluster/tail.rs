@@ -10,7 +10,7 @@ use super::log_end::{LogEnd, Seal};
 use super::stream_id::StreamId;
 
 /// Bytes of records that are kept. The last record is kept whatever its size.
-const BYTES_MAX: usize = 8 << 20;
+pub(super) const BYTES_MAX: usize = 8 << 20;
 
 /// Memory that is counted for a record besides its bytes.
 const RECORD_BYTES: usize = size_of::<Seal>() + size_of::<usize>();
@@ -23,6 +23,8 @@ pub(super) struct Tail {
     bytes: VecDeque<u8>,
     /// End of the log before the first record that is kept.
     base: LogEnd,
+    /// Bytes of records that are kept, at most.
+    bytes_max: usize,
 }
 
 /// A tail, as the successor of a process gets it. It holds secrets, so it has no `Debug`.
@@ -36,15 +38,15 @@ pub(super) struct SavedTail {
 }
 
 impl Tail {
-    /// Makes the tail of a log whose records up to this place are not kept.
-    pub(super) fn after(base: LogEnd) -> Self {
-        Self { records: VecDeque::new(), bytes: VecDeque::new(), base }
+    /// Makes the tail of a log whose records up to this place are not kept. It keeps so many bytes.
+    pub(super) fn after(base: LogEnd, bytes_max: usize) -> Self {
+        Self { records: VecDeque::new(), bytes: VecDeque::new(), base, bytes_max }
     }
 
     /// Makes the tail of a process that takes over from another one. `None` if that one has kept
     /// another part of the log than the records up to `end`.
-    pub(super) fn restore(saved: &SavedTail, end: LogEnd) -> Option<Self> {
-        let (mut tail, mut last) = (Self::after(saved.base), saved.base);
+    pub(super) fn restore(saved: &SavedTail, end: LogEnd, bytes_max: usize) -> Option<Self> {
+        let (mut tail, mut last) = (Self::after(saved.base, bytes_max), saved.base);
         for (seal, commands) in &saved.records {
             tail.push(*seal, commands);
             last = last.after(*seal, commands.len());
@@ -65,7 +67,7 @@ impl Tail {
     /// Adds the next record. `commands` is what its value has after its head.
     pub(super) fn push(&mut self, seal: Seal, commands: &[u8]) {
         let length = entry::HEAD_BYTES + commands.len();
-        while self.memory() + length + RECORD_BYTES > BYTES_MAX
+        while self.memory() + length + RECORD_BYTES > self.bytes_max
             && let Some((seal, length)) = self.records.pop_front()
         {
             self.bytes.drain(..length);
@@ -82,7 +84,7 @@ impl Tail {
     fn reserve(&mut self, length: usize) {
         let used = self.bytes.len();
         if self.bytes.capacity() - used < length {
-            let doubled = used.min(BYTES_MAX.saturating_sub(used));
+            let doubled = used.min(self.bytes_max.saturating_sub(used));
             self.bytes.reserve_exact(doubled.max(length));
         }
     }
@@ -96,6 +98,11 @@ impl Tail {
     /// End of the log before the first record that is kept.
     pub(super) fn base(&self) -> LogEnd {
         self.base
+    }
+
+    /// Bytes of records that are kept, at most.
+    pub(super) fn bytes_max(&self) -> usize {
+        self.bytes_max
     }
 
     /// Returns whether no record is kept.
@@ -143,7 +150,7 @@ mod tests {
 
     #[test]
     fn records_come_back_as_they_were() {
-        let mut tail = Tail::after(LogEnd::default());
+        let mut tail = Tail::after(LogEnd::default(), BYTES_MAX);
         for ms in 1..=3 {
             tail.push(seal(ms), format!("commands {ms}").as_bytes());
         }
@@ -158,23 +165,23 @@ mod tests {
 
     #[test]
     fn a_successor_has_the_records_that_its_predecessor_has_applied() {
-        let mut tail = Tail::after(LogEnd { last: seal(1), position: 1, bytes: 50 });
+        let mut tail = Tail::after(LogEnd { last: seal(1), position: 1, bytes: 50 }, BYTES_MAX);
         (2..=4).for_each(|ms| tail.push(seal(ms), b"commands"));
         let saved = minicbor::to_vec(tail.save(seal(3).id)).unwrap();
         let saved = minicbor::decode(&saved).unwrap();
         let end = |ms| LogEnd { last: seal(ms), position: ms, bytes: 0 };
-        let restored = Tail::restore(&saved, end(3)).unwrap();
+        let restored = Tail::restore(&saved, end(3), BYTES_MAX).unwrap();
         assert_eq!((restored.last(), restored.base()), (Some(seal(3)), tail.base()));
         let values = |tail: &Tail| tail.after_id(seal(1).id).take(2).collect::<Vec<_>>();
         assert_eq!(values(&restored), values(&tail));
-        assert!(Tail::restore(&saved, end(4)).is_none(), "it lacks the last one");
-        let empty = Tail::after(end(4)).save(seal(4).id);
-        assert_eq!(Tail::restore(&empty, end(4)).unwrap().last(), Some(seal(4)));
+        assert!(Tail::restore(&saved, end(4), BYTES_MAX).is_none(), "it lacks the last one");
+        let empty = Tail::after(end(4), BYTES_MAX).save(seal(4).id);
+        assert_eq!(Tail::restore(&empty, end(4), BYTES_MAX).unwrap().last(), Some(seal(4)));
     }
 
     #[test]
     fn the_oldest_records_go_when_there_are_too_many_bytes() {
-        let mut tail = Tail::after(LogEnd::default());
+        let mut tail = Tail::after(LogEnd::default(), BYTES_MAX);
         let half = vec![0; BYTES_MAX / 2];
         tail.push(seal(1), &half);
         assert!(tail.is_whole());
@@ -191,7 +198,7 @@ mod tests {
     #[test]
     fn the_buffer_does_not_grow_beyond_the_limit() {
         for length in [100, 60_000, 1_000_000] {
-            let mut tail = Tail::after(LogEnd::default());
+            let mut tail = Tail::after(LogEnd::default(), BYTES_MAX);
             let commands = vec![0; length];
             for ms in 0..2 * (BYTES_MAX / length) as u64 {
                 tail.push(seal(ms), &commands);
@@ -204,10 +211,10 @@ mod tests {
     #[test]
     fn a_log_that_begins_at_a_snapshot_ends_there_before_its_first_record() {
         let base = LogEnd { last: seal(5), position: 5, bytes: 50 };
-        let mut tail = Tail::after(base);
+        let mut tail = Tail::after(base, BYTES_MAX);
         assert!(tail.is_empty() && !tail.is_whole() && tail.last() == Some(seal(5)));
         tail.push(seal(6), b"");
         assert!(tail.has_after(seal(5)) && tail.base() == base && tail.last() == Some(seal(6)));
-        assert_eq!(Tail::after(LogEnd::default()).last(), None);
+        assert_eq!(Tail::after(LogEnd::default(), BYTES_MAX).last(), None);
     }
 }

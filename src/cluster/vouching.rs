@@ -5,14 +5,17 @@
 //! until the nodes agree. Each node vouches: it adds the id of the last record that it has read to
 //! a hash, again and again, so that the others see that it lives. If all nodes of the shared state
 //! vouch, nothing is lost: the one that has read most appends what the log lacks, with the ids that
-//! the records had. If one node does not vouch within some seconds, it is unknown what it has told
-//! its readers: so a record with a new epoch is appended too.
+//! the records had. Of several, it is the one that has kept most records. If it has not kept all
+//! that the log lacks, it appends those that it has, and its state as a snapshot; a node that has
+//! read less loads that. If one node does not vouch within some seconds, it is unknown what it has
+//! told its readers: so a record with a new epoch is appended too.
 //!
 //! The decision is the field `done` of the hash, with the id of the record up to which the log is
 //! whole. Two nodes may decide at once. Then Redis takes each record once, as ids have to rise. A
 //! node whose last record is not in the log afterwards is contradicted: it begins a new epoch, and
 //! loads its state again.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::log_end::Seal;
@@ -56,11 +59,22 @@ struct Round {
     end: Option<StreamId>,
 }
 
+/// What a node says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Vouch {
+    pub(super) node: u64,
+    /// Number of the vouch among those of the node.
+    pub(super) count: u64,
+    /// Last record that the node has read.
+    pub(super) last: StreamId,
+    /// Last record before those that the node has kept.
+    pub(super) base: StreamId,
+}
+
 /// What Redis holds.
 #[derive(Clone, Default)]
 pub(super) struct View {
-    /// Vouches: node, number of the vouch, last record.
-    pub(super) vouches: Vec<(u64, u64, StreamId)>,
+    pub(super) vouches: Vec<Vouch>,
     pub(super) done: Option<StreamId>,
     /// Last record of the log.
     pub(super) end: Option<Seal>,
@@ -100,6 +114,8 @@ pub(super) struct Decision {
     pub(super) after: Option<StreamId>,
     /// The records before those are lost to Redis: it needs a snapshot.
     pub(super) is_cut: bool,
+    /// Then append a record without commands, so that there is a stream.
+    pub(super) is_empty: bool,
     /// Then append a record with a new epoch.
     pub(super) resets: bool,
 }
@@ -199,7 +215,7 @@ impl Vouching {
             round.began_ms = now_ms;
         }
         round.end = end;
-        for (node, count, _) in &view.vouches {
+        for Vouch { node, count, .. } in &view.vouches {
             // The first one may be of a node that is long gone.
             let seen = round.seen.entry(*node).or_insert((*count, None));
             if seen.0 != *count {
@@ -221,7 +237,11 @@ impl Round {
         let is_member = own.members.contains(&own.node) && last.is_some();
         // A decision about a stream that was lost since is none.
         if view.done.is_some_and(|done| done <= view.end.unwrap_or_default().id) {
+            let is_behind = |last| view.snapshot_end.is_some_and(|end| end.id > last);
             return match last {
+                // It loads the snapshot. If the log went on without this node, that has another
+                // epoch.
+                Some(last) if is_behind(last.id) => Verdict::Trust,
                 Some(_) if !view.has_own => Verdict::Contradicted { is_member },
                 _ => Verdict::Trust,
             };
@@ -232,51 +252,42 @@ impl Round {
             let seen = || self.seen.get(&node).and_then(|(_, at)| *at);
             node == own.node || seen().is_some_and(|at| now_ms < at + FRESH_MS)
         };
-        let fresh = || view.vouches.iter().filter(|(node, ..)| is_fresh(*node));
+        let fresh = || view.vouches.iter().filter(|vouch| is_fresh(vouch.node));
+        let decide = |after| Decision { after, is_cut: false, is_empty: false, resets: false };
         let Some(last) = last.filter(|_| is_member) else {
             // A node that has a state decides.
-            if fresh().any(|(node, ..)| *node != own.node) || !is_late {
+            if fresh().any(|vouch| vouch.node != own.node) || !is_late {
                 return Verdict::Wait;
             }
-            let resets = end.is_some();
-            return Verdict::Decide(Decision { after: None, is_cut: false, resets });
+            return Verdict::Decide(Decision { resets: end.is_some(), ..decide(None) });
         };
-        let is_behind = |(node, _, id): &(u64, u64, StreamId)| {
-            *id < last.id || (*id == last.id && *node >= own.node)
-        };
-        if !fresh().all(is_behind) {
+        let base = own.tail.base().last.id;
+        let rank = |last, base, node| (last, Reverse(base), Reverse(node));
+        let own_rank = rank(last.id, base, own.node);
+        if fresh().any(|it| it.node != own.node && rank(it.last, it.base, it.node) > own_rank) {
             return Verdict::Wait;
         }
-        let vouched = |member: &u64| fresh().any(|(node, ..)| node == member);
+        let vouched = |member: &u64| fresh().any(|vouch| vouch.node == *member);
         let is_unanimous = own.members.iter().all(vouched);
         if !is_unanimous && !is_late {
             return Verdict::Wait;
         }
-        match end {
+        let resets = !is_unanimous;
+        Verdict::Decide(match end {
             Some(end) if end.id >= last.id => {
                 if !view.has_own {
                     return Verdict::Contradicted { is_member };
                 }
-                // There has to be a stream, for records to be added.
-                let resets = !is_unanimous || view.end.is_none();
-                Verdict::Decide(Decision { after: None, is_cut: false, resets })
+                Decision { is_empty: view.end.is_none(), resets, ..decide(None) }
             }
-            Some(end) if own.tail.has_after(end) => {
-                let resets = !is_unanimous;
-                Verdict::Decide(Decision { after: Some(end.id), is_cut: false, resets })
+            Some(end) if own.tail.has_after(end) => Decision { resets, ..decide(Some(end.id)) },
+            // The log of other nodes.
+            Some(end) if end.id >= base => return Verdict::Contradicted { is_member },
+            _ => {
+                let (is_cut, is_empty) = (!own.tail.is_whole(), own.tail.is_empty());
+                Decision { is_cut, is_empty, resets, ..decide(Some(base)) }
             }
-            // The log of other nodes, or one that has lost more than this node has kept.
-            Some(_) => Verdict::Contradicted { is_member },
-            None => {
-                let base = own.tail.base().last.id;
-                let is_cut = !own.tail.is_whole();
-                let oldest = fresh().map(|(.., id)| *id).min().unwrap_or(last.id);
-                // A node that has read less than is lost to Redis loads the state again.
-                let is_contradicted = is_cut && (oldest < base || own.tail.is_empty());
-                let resets = !is_unanimous || is_contradicted;
-                Verdict::Decide(Decision { after: Some(base), is_cut, resets })
-            }
-        }
+        })
     }
 }
 
@@ -289,22 +300,27 @@ impl View {
             let (Some(name), Some(value)) = (name.as_text(), value.as_text()) else { continue };
             match name {
                 DONE => view.done = StreamId::parse(value),
-                node => view.vouches.extend(parse_vouch(node, value)),
+                node => view.vouches.extend(Vouch::parse(node, value)),
             }
         }
         view
     }
 }
 
-/// Formats a vouch, the value of a node's field.
-pub(super) fn format_vouch(count: u64, last: StreamId) -> String {
-    format!("{count} {last}")
-}
+impl Vouch {
+    /// Formats the value of the node's field.
+    pub(super) fn format(&self) -> String {
+        format!("{} {} {}", self.count, self.last, self.base)
+    }
 
-fn parse_vouch(node: &[u8], value: &[u8]) -> Option<(u64, u64, StreamId)> {
-    let node = str::from_utf8(node).ok()?.parse().ok()?;
-    let (count, last) = str::from_utf8(value).ok()?.split_once(' ')?;
-    Some((node, count.parse().ok()?, StreamId::parse(last.as_bytes())?))
+    /// Parses a field. A later version may add something to the value.
+    fn parse(node: &[u8], value: &[u8]) -> Option<Self> {
+        let node = str::from_utf8(node).ok()?.parse().ok()?;
+        let mut parts = value.split(|byte| *byte == b' ');
+        let count = str::from_utf8(parts.next()?).ok()?.parse().ok()?;
+        let (last, base) = (StreamId::parse(parts.next()?)?, StreamId::parse(parts.next()?)?);
+        Some(Self { node, count, last, base })
+    }
 }
 
 #[cfg(test)]

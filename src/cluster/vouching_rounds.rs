@@ -8,7 +8,7 @@ use super::log_end::{LogEnd, Seal};
 use super::snapshot_entry::SnapshotEntry;
 use super::stream_id::StreamId;
 use super::value::{ErrorKind, Value};
-use super::vouching::{self, Decision, Own, Verdict, View};
+use super::vouching::{self, Decision, Own, Verdict, View, Vouch};
 use crate::log::Log;
 
 impl ClusterLog {
@@ -35,14 +35,16 @@ impl ClusterLog {
             return;
         }
         let last = self.tail.last();
-        let vouch = last.filter(|_| members.contains(&self.node));
-        let count = self.vouching.vouch();
+        let is_member = members.contains(&self.node);
+        let (node, count, base) = (self.node, self.vouching.vouch(), self.tail.base().last.id);
+        let vouch = last.filter(|_| is_member);
+        let vouch = vouch.map(|last| Vouch { node, count, last: last.id, base });
         let (key, stream) = (self.keys.vouches(&self.commands_run_id), self.keys.stream().to_vec());
         let snapshots = self.keys.snapshots().to_vec();
         let last_id = last.unwrap_or_default().id.to_string();
         self.step(&[b"MULTI"]);
-        if let Some(last) = vouch {
-            let (node, vouch) = (self.node.to_string(), vouching::format_vouch(count, last.id));
+        if let Some(vouch) = vouch {
+            let (node, vouch) = (node.to_string(), vouch.format());
             self.step(&[b"HSET", &key, node.as_bytes(), vouch.as_bytes()]);
         }
         self.step(&[b"HGETALL", &key]);
@@ -91,6 +93,7 @@ impl ClusterLog {
         };
         let newest = SnapshotEntry::parse_all(snapshots).next().and_then(|(_, entry)| entry);
         let snapshot_end = newest.map(|entry| entry.end.last);
+        let snapshot = newest.map_or(0, |entry| entry.name);
         let last = self.tail.last();
         let has_own = last.is_some() && [seal(own), snapshot_end].contains(&last);
         let view = View { end: seal(end), snapshot_end, has_own, ..View::of_hash(hash) };
@@ -106,7 +109,7 @@ impl ClusterLog {
                 }
                 self.reload();
             }
-            Verdict::Decide(decision) => self.decide(decision, &view),
+            Verdict::Decide(decision) => self.decide(decision, &view, snapshot),
         }
     }
 
@@ -132,9 +135,10 @@ impl ClusterLog {
         self.on_snapshots(snapshots);
     }
 
-    /// Makes the log whole. The next vouch finds out whether it is.
-    fn decide(&mut self, decision: Decision, view: &View) {
-        let Decision { after, is_cut, resets } = decision;
+    /// Makes the log whole, whose newest snapshot has this name. The next vouch finds out whether
+    /// it is.
+    fn decide(&mut self, decision: Decision, view: &View, snapshot: u64) {
+        let Decision { after, is_cut, is_empty, resets } = decision;
         let (level, what) = match (after.is_some(), resets) {
             (_, true) => (Level::Warn, "records may be lost; message ids begin a new epoch"),
             (true, false) => {
@@ -161,7 +165,13 @@ impl ClusterLog {
             }
         }
         if is_cut {
-            self.announce_snapshot(self.tail.base());
+            self.announce_snapshot(snapshot, self.tail.base());
+        }
+        if is_empty {
+            let last = end_id.max(last_id);
+            let id = StreamId { number: last.number.saturating_add(1), ..last }.to_string();
+            let value = entry::encode(NO_NODE, 0, &[]);
+            self.step(&[b"XADD", &stream, id.as_bytes(), entry::FIELD, &value]);
         }
         self.step(&[b"DEL", &key]);
         if let Some(run_id) = self.vouching.last_trusted() {
@@ -178,10 +188,8 @@ impl ClusterLog {
     }
 
     /// Says that the log lacks the records up to a place: processes without a state wait for a
-    /// snapshot, which is due at once.
-    fn announce_snapshot(&mut self, end: LogEnd) {
-        // The next snapshot removes the pieces of this one, if they are still there.
-        let name = self.newest.map_or(0, |newest| newest.name);
+    /// snapshot, which is due at once. It removes the pieces of the one with this name.
+    fn announce_snapshot(&mut self, name: u64, end: LogEnd) {
         let value = SnapshotEntry::new(name, end).encode();
         let snapshots = self.keys.snapshots().to_vec();
         self.step(&[b"XADD", &snapshots, b"MAXLEN", b"1", b"*", entry::FIELD, &value]);

@@ -18,7 +18,7 @@ fn seal(ms: u64) -> Seal {
 fn tail(first: u64, newest: u64) -> Tail {
     let before = first - 1;
     let last = if before > 0 { seal(before) } else { Seal::default() };
-    let mut tail = Tail::after(LogEnd { last, position: before, bytes: 0 });
+    let mut tail = Tail::after(LogEnd { last, position: before, bytes: 0 }, 8 << 20);
     (first..=newest).for_each(|ms| tail.push(seal(ms), b""));
     tail
 }
@@ -39,11 +39,17 @@ impl Node {
         Self { vouching, number, members: MEMBERS.to_vec(), tail, count: 0 }
     }
 
-    /// Judges what Redis holds, with the next vouch of each of these nodes.
-    fn judge(&mut self, now_ms: u64, mut view: View, vouches: &[(u64, u64)]) -> Verdict {
+    /// Judges what Redis holds, with the next vouch of each of these nodes, which have read up to
+    /// these records and keep all of them.
+    fn judge(&mut self, now_ms: u64, view: View, vouches: &[(u64, u64)]) -> Verdict {
+        let vouches: Vec<_> = vouches.iter().map(|(node, last)| (*node, 1, *last)).collect();
+        self.judge_tails(now_ms, view, &vouches)
+    }
+
+    /// Judges it with nodes each of which keeps the records from one to another.
+    fn judge_tails(&mut self, now_ms: u64, mut view: View, tails: &[(u64, u64, u64)]) -> Verdict {
         self.count += 1;
-        let vouch = |(node, last): &(u64, u64)| (*node, self.count, id(*last));
-        view.vouches = vouches.iter().map(vouch).collect();
+        view.vouches = tails.iter().map(|it| vouch(*it, self.count)).collect();
         self.vouching.vouch();
         let Self { vouching, number, members, tail, .. } = self;
         let own = Own { node: *number, members, tail };
@@ -57,26 +63,36 @@ impl Node {
     }
 }
 
+/// The vouch of a node that keeps the records from one to another.
+fn vouch((node, first, last): (u64, u64, u64), count: u64) -> Vouch {
+    Vouch { node, count, last: id(last), base: id(first - 1) }
+}
+
 fn log_up_to(ms: u64, own_last: u64) -> View {
     let end = (ms > 0).then(|| seal(ms));
     View { end, has_own: ms >= own_last, ..View::default() }
 }
 
-fn decision(after: Option<StreamId>, is_cut: bool, resets: bool) -> Verdict {
-    Verdict::Decide(Decision { after, is_cut, resets })
+/// A decision to append the records after this one.
+fn append(after: u64) -> Decision {
+    Decision { after: Some(id(after)), ..KEEP }
 }
+
+/// The decision that the log is whole.
+const KEEP: Decision = Decision { after: None, is_cut: false, is_empty: false, resets: false };
+
+/// The decision that it needs a new epoch.
+const RESET: Decision = Decision { resets: true, ..KEEP };
 
 #[test]
 fn if_all_vouch_the_furthest_one_appends_what_is_missing() {
     let vouches = [(1, 5), (2, 7), (3, 6)];
     let mut furthest = Node::new(2, tail(1, 7));
-    assert_eq!(
-        furthest.judge_all(0, log_up_to(4, 7), &vouches),
-        decision(Some(id(4)), false, false)
-    );
-    assert_eq!(furthest.judge(100, log_up_to(0, 7), &vouches), decision(Some(id(0)), false, false));
+    let verdict = furthest.judge_all(0, log_up_to(4, 7), &vouches);
+    assert_eq!(verdict, Verdict::Decide(append(4)));
+    assert_eq!(furthest.judge(100, log_up_to(0, 7), &vouches), Verdict::Decide(append(0)));
     // Nothing is missing.
-    assert_eq!(furthest.judge(200, log_up_to(7, 7), &vouches), decision(None, false, false));
+    assert_eq!(furthest.judge(200, log_up_to(7, 7), &vouches), Verdict::Decide(KEEP));
     for (node, last) in [(1, 5), (3, 6)] {
         let mut other = Node::new(node, tail(1, last));
         assert_eq!(other.judge_all(9_000, log_up_to(4, last), &vouches), Verdict::Wait);
@@ -88,7 +104,7 @@ fn of_equal_nodes_the_one_with_the_lowest_number_decides() {
     let vouches = MEMBERS.map(|node| (node, 7));
     let mut verdicts =
         MEMBERS.map(|node| Node::new(node, tail(1, 7)).judge_all(0, log_up_to(7, 7), &vouches));
-    assert_eq!(verdicts[0], decision(None, false, false));
+    assert_eq!(verdicts[0], Verdict::Decide(KEEP));
     verdicts[0] = Verdict::Wait;
     assert_eq!(verdicts, [Verdict::Wait; 3]);
 }
@@ -99,16 +115,16 @@ fn if_one_is_missing_there_is_a_new_epoch_after_a_while() {
     let mut node = Node::new(1, tail(1, 7));
     assert_eq!(node.judge_all(0, log_up_to(7, 7), &vouches), Verdict::Wait);
     assert_eq!(node.judge_all(UNANIMITY_MS - 1, log_up_to(7, 7), &vouches), Verdict::Wait);
-    let reset = decision(None, false, true);
+    let reset = Verdict::Decide(RESET);
     assert_eq!(node.judge_all(UNANIMITY_MS, log_up_to(7, 7), &vouches), reset);
     // A vouch that stays the same is of a node that is gone.
     let mut node = Node::new(1, tail(1, 7));
-    let stale = || View { vouches: vec![(3, 9, id(7))], ..log_up_to(7, 7) };
+    let stale = || View { vouches: vec![vouch((3, 1, 7), 9)], ..log_up_to(7, 7) };
     for now_ms in [0, 1_000, UNANIMITY_MS - 1] {
         let View { end, has_own, .. } = stale();
         node.count += 1;
         let mut all = stale().vouches;
-        all.extend([(1, node.count, id(7)), (2, node.count, id(7))]);
+        all.extend([1, 2].map(|number| vouch((number, 1, 7), node.count)));
         let own = Own { node: 1, members: &MEMBERS, tail: &node.tail };
         let view = View { end, has_own, vouches: all, ..View::default() };
         assert_eq!(node.vouching.judge(now_ms, &view, &own), Verdict::Wait);
@@ -124,7 +140,7 @@ fn all_nodes_have_their_time_again_if_the_log_is_lost_in_a_round() {
     for now_ms in [late_ms, late_ms + UNANIMITY_MS - 1] {
         assert_eq!(node.judge(now_ms, lost(), &[(1, 7)]), Verdict::Wait);
     }
-    let reset = decision(Some(id(0)), false, true);
+    let reset = Verdict::Decide(Decision { resets: true, ..append(0) });
     assert_eq!(node.judge(late_ms + UNANIMITY_MS, lost(), &[(1, 7)]), reset);
 }
 
@@ -162,40 +178,66 @@ fn a_log_with_records_of_others_in_the_place_of_own_ones_contradicts() {
 }
 
 #[test]
-fn records_that_are_no_longer_kept_leave_the_log_without_its_beginning() {
-    let vouches = [(1, 7), (2, 7), (3, 3)];
-    let mut node = Node::new(1, tail(4, 7));
-    assert_eq!(node.judge_all(0, log_up_to(0, 7), &vouches), decision(Some(id(3)), true, false));
-    // One node needs more than what is kept.
-    let vouches = [(1, 7), (2, 7), (3, 2)];
-    assert_eq!(node.judge_all(0, log_up_to(0, 7), &vouches), decision(Some(id(3)), true, true));
-    // The one that reads a record as it was before the first one that is left goes on.
+fn records_that_are_no_longer_kept_are_in_the_snapshot_of_the_furthest_node() {
+    // One node has read less than is kept.
+    let vouches = [(1, 4, 7), (2, 6, 7), (3, 1, 2)];
+    let cut = Verdict::Decide(Decision { is_cut: true, ..append(3) });
+    for end in [0, 2] {
+        let mut node = Node::new(1, tail(4, 7));
+        node.judge_tails(0, log_up_to(end, 7), &vouches);
+        assert_eq!(node.judge_tails(0, log_up_to(end, 7), &vouches), cut, "{end}");
+    }
+    // It loads the snapshot, and no new epoch begins.
+    let done = View { done: Some(id(7)), has_own: false, ..log_up_to(7, 3) };
+    let of_base = View { snapshot_end: Some(seal(3)), ..done.clone() };
+    let mut behind = Node::new(3, tail(1, 2));
+    assert_eq!(behind.judge(0, of_base, &[]), Verdict::Trust);
+    let mut behind = Node::new(3, tail(1, 2));
+    assert_eq!(behind.judge(0, done, &[]), Verdict::Contradicted { is_member: true });
+    // The one that has read all before the first record that is left goes on.
     let mut behind = Node::new(3, tail(1, 3));
     let view = View { done: Some(id(7)), has_own: true, ..log_up_to(7, 3) };
     assert_eq!(behind.judge(0, view, &[]), Verdict::Trust);
 }
 
 #[test]
+fn of_nodes_that_have_read_the_same_the_one_that_keeps_most_decides() {
+    let vouches = [(1, 7, 7), (2, 2, 7), (3, 2, 7)];
+    let mut verdicts = vouches.map(|(number, first, last)| {
+        let mut node = Node::new(number, tail(first, last));
+        node.judge_tails(0, log_up_to(4, 7), &vouches);
+        node.judge_tails(0, log_up_to(4, 7), &vouches)
+    });
+    assert_eq!(verdicts[1], Verdict::Decide(append(4)));
+    verdicts[1] = Verdict::Wait;
+    assert_eq!(verdicts, [Verdict::Wait; 3]);
+}
+
+#[test]
 fn a_node_that_has_kept_no_record_has_its_state() {
-    let vouches = [(1, 7), (2, 7), (3, 7)];
+    let vouches = MEMBERS.map(|number| (number, 8, 7));
     let mut node = Node::new(1, tail(8, 7));
-    assert_eq!(node.judge_all(0, log_up_to(7, 7), &vouches), decision(None, false, false));
+    node.judge_tails(0, log_up_to(7, 7), &vouches);
+    assert_eq!(node.judge_tails(0, log_up_to(7, 7), &vouches), Verdict::Decide(KEEP));
     // A record is needed, so that there is a stream.
-    assert_eq!(node.judge(100, log_up_to(0, 8), &vouches), decision(Some(id(7)), true, true));
+    let empty = Decision { is_empty: true, ..KEEP };
+    let verdict = node.judge_tails(100, log_up_to(0, 8), &vouches);
+    assert_eq!(verdict, Verdict::Decide(Decision { is_cut: true, after: Some(id(7)), ..empty }));
     let view = View { snapshot_end: Some(seal(7)), has_own: true, ..log_up_to(0, 8) };
-    assert_eq!(node.judge(200, view, &vouches), decision(None, false, true));
+    assert_eq!(node.judge_tails(200, view, &vouches), Verdict::Decide(empty));
 }
 
 #[test]
 fn a_node_without_a_state_begins_only_if_there_is_no_other_one() {
-    let fresh = || Node { members: Vec::new(), ..Node::new(9, Tail::after(LogEnd::default())) };
+    let fresh =
+        || Node { members: Vec::new(), ..Node::new(9, Tail::after(LogEnd::default(), 8 << 20)) };
     assert_eq!(fresh().judge(UNANIMITY_MS - 1, log_up_to(0, 0), &[]), Verdict::Wait);
-    let begin = decision(None, false, false);
+    let begin = Verdict::Decide(KEEP);
     assert_eq!(fresh().judge(UNANIMITY_MS, log_up_to(0, 0), &[]), begin);
     let decided = View { done: Some(StreamId::default()), ..log_up_to(0, 0) };
     assert_eq!(fresh().judge(UNANIMITY_MS, decided, &[]), Verdict::Trust);
     // It is unknown what the nodes had read that wrote this log.
-    let reset = decision(None, false, true);
+    let reset = Verdict::Decide(RESET);
     assert_eq!(fresh().judge(UNANIMITY_MS, log_up_to(7, 0), &[]), reset);
     let others = [(1, 7)];
     assert_eq!(fresh().judge_all(UNANIMITY_MS, log_up_to(7, 0), &others), Verdict::Wait);
@@ -210,15 +252,16 @@ fn who_was_missing_is_missing_at_the_next_redis_too() {
     assert!(node.vouching.on_connected("s", 1_000));
     assert_eq!(node.judge_all(1_000, log_up_to(7, 7), &vouches), Verdict::Wait);
     let verdict = node.judge_all(1_000 + UNANIMITY_MS, log_up_to(7, 7), &vouches);
-    assert_eq!(verdict, decision(None, false, true));
+    assert_eq!(verdict, Verdict::Decide(RESET));
 }
 
 #[test]
 fn vouches_are_read_as_they_were_written() {
     let text = |text: &str| Value::Text(text.as_bytes().into());
-    let vouch = format_vouch(12, StreamId { unix_ms: 5, number: 6 });
-    let fields = ["77", &vouch, "done", "8-1", "x", "y", "78", "1", "79", "a 5-6"];
+    let vouch = Vouch { base: StreamId { unix_ms: 3, number: 4 }, ..vouch((77, 1, 5), 12) };
+    let (now, later) = (vouch.format(), format!("{} more", vouch.format()));
+    let fields = ["77", &now, "done", "8-1", "x", "y", "78", "1", "79", "a 5-6 3-4", "77", &later];
     let view = View::of_hash(&Value::Array(fields.map(text).to_vec()));
-    assert_eq!(view.vouches, [(77, 12, StreamId { unix_ms: 5, number: 6 })]);
+    assert_eq!(view.vouches, [vouch; 2]);
     assert_eq!(view.done, Some(StreamId { unix_ms: 8, number: 1 }));
 }

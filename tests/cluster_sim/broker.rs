@@ -9,7 +9,7 @@ use std::rc::Rc;
 use speak::cluster::{Connection, Event, Failure, ServerInfo, Value};
 use support::random::Random;
 
-use crate::redis::{Args, Executed, Redis, Wait};
+use crate::redis::{Args, Executed, Redis, Wait, Watched};
 
 /// Unix time at the begin of a run.
 pub(crate) const UNIX_MS: u64 = 1_700_000_000_000;
@@ -31,15 +31,21 @@ pub(crate) struct Broker {
     links: Vec<Link>,
     /// Commands of connections that are lost, which arrive all the same; those of a transaction are
     /// executed at once.
-    ghosts: Vec<(u64, Vec<Args>)>,
+    ghosts: Vec<Ghost>,
     random: Random,
     /// Delays of a command or a reply.
     pub(crate) delays: Vec<u64>,
     /// Records that Redis took.
     pub(crate) records: u64,
+    /// Snapshots that became the newest one, and pieces of them that were read.
+    pub(crate) snapshots: u64,
+    pub(crate) pieces: u64,
     /// What Redis loses as soon as it has taken another record, before any node reads that.
     pub(crate) next_loss: Option<Loss>,
 }
+
+/// Commands of a lost connection, the time at which they arrive, and the keys that they watch.
+type Ghost = (u64, Vec<Args>, Watched);
 
 /// What Redis loses.
 #[derive(Clone, Copy)]
@@ -61,6 +67,8 @@ struct Link {
     blocked: Option<Wait>,
     /// Commands since `MULTI`.
     transaction: Option<Vec<Args>>,
+    /// Keys whose changes make the next transaction fail.
+    watched: Watched,
     events: VecDeque<(u64, Event)>,
     /// Times of commands without a polled reply.
     unanswered: VecDeque<u64>,
@@ -86,6 +94,8 @@ impl Broker {
             random,
             delays,
             records: 0,
+            snapshots: 0,
+            pieces: 0,
             next_loss: None,
         };
         Rc::new(RefCell::new(broker))
@@ -152,10 +162,12 @@ impl Broker {
         if let Some(ghost) = ghost
             && first.is_none_or(|(at, _)| self.ghosts[ghost].0 <= at)
         {
-            let (_, commands) = self.ghosts.remove(ghost);
-            // A command of a lost connection waits for nothing.
-            for args in &commands {
-                self.execute(args);
+            let (_, commands, watched) = self.ghosts.remove(ghost);
+            if self.redis.is_unchanged(&watched) {
+                // A command of a lost connection waits for nothing.
+                for args in &commands {
+                    self.execute(args);
+                }
             }
             return true;
         }
@@ -166,7 +178,20 @@ impl Broker {
                 self.links[link].transaction = Some(Vec::new());
                 Executed::Reply(Value::Text(b"OK".as_slice().into()))
             }
+            (b"WATCH", None) => {
+                self.links[link].watched = self.redis.watch(&args[1..]);
+                Executed::Reply(Value::Text(b"OK".as_slice().into()))
+            }
+            (b"UNWATCH", None) => {
+                self.links[link].watched.clear();
+                Executed::Reply(Value::Text(b"OK".as_slice().into()))
+            }
+            (b"EXEC", Some(_)) if !self.redis.is_unchanged(&self.links[link].watched) => {
+                self.links[link].watched.clear();
+                Executed::Reply(Value::Nil)
+            }
             (b"EXEC", Some(steps)) => {
+                self.links[link].watched.clear();
                 let replies = steps.iter().map(|args| match self.execute(args) {
                     Executed::Reply(value) => value,
                     Executed::Blocked(_) => Value::Nil,
@@ -190,11 +215,13 @@ impl Broker {
     fn execute(&mut self, args: &Args) -> Executed {
         let executed = self.redis.execute(args);
         let is_taken = matches!(executed, Executed::Reply(Value::Text(_)));
+        self.snapshots += u64::from(args[0] == b"PERSIST");
+        self.pieces += u64::from(args[0] == b"HGET" && is_taken);
         if args[0] == b"XADD" && is_taken {
             self.records += 1;
             match self.next_loss.take() {
                 Some(Loss::Record) => self.redis.remove_last(&args[1]),
-                Some(Loss::All) => self.redis.lose_last(usize::MAX),
+                Some(Loss::All) => self.redis.lose_last(&args[1], usize::MAX),
                 None => {}
             }
         }
@@ -259,15 +286,18 @@ impl Broker {
         let commands = mem::take(&mut self.links[link].commands);
         let kept = self.random.index(commands.len() + 1);
         let mut transaction = self.links[link].transaction.take();
+        let mut watched = mem::take(&mut self.links[link].watched);
         for (at, args) in commands.into_iter().take(kept) {
             match (&*args[0], transaction.take()) {
                 (b"MULTI", _) => transaction = Some(Vec::new()),
-                (b"EXEC", Some(steps)) => self.ghosts.push((at + lag, steps)),
+                (b"EXEC", Some(steps)) => {
+                    self.ghosts.push((at + lag, steps, mem::take(&mut watched)));
+                }
                 (_, Some(mut steps)) => {
                     steps.push(args);
                     transaction = Some(steps);
                 }
-                (_, None) => self.ghosts.push((at + lag, vec![args])),
+                (_, None) => self.ghosts.push((at + lag, vec![args], Watched::new())),
             }
         }
         self.links[link].blocked = None;
@@ -304,7 +334,7 @@ impl Broker {
             .filter(|at| *at > self.now)
             .min()
         };
-        let ghosts = self.ghosts.iter().map(|(at, _)| at_redis(*at));
+        let ghosts = self.ghosts.iter().map(|(at, ..)| at_redis(*at));
         self.links.iter().filter_map(of_link).chain(ghosts.filter(|at| *at > self.now)).min()
     }
 }

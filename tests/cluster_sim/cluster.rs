@@ -7,7 +7,7 @@ use support::random::Random;
 
 use crate::broker::{Broker, Loss, SharedBroker};
 use crate::node::Node;
-use crate::plan::options;
+use crate::plan::{Sizes, options};
 
 /// Redis and nodes.
 pub(crate) struct Cluster {
@@ -29,7 +29,7 @@ impl Cluster {
         let broker = Broker::new(Random::new(1), delays_ms.to_vec());
         broker.borrow_mut().next_loss = loss;
         let options = options(["--connection-timeout=60s".to_owned()]);
-        let nodes = (0..nodes).map(|_| Node::start(&options, &broker, 0, 0, 1)).collect();
+        let nodes = (0..nodes).map(|_| Node::start(&options, &broker, 0, 0, Sizes::REAL)).collect();
         Self { broker, nodes, now: 0 }
     }
 

@@ -22,7 +22,9 @@ fn real_value(value: &Value) -> real::Value {
 
 /// Returns a random command. Ids are low, so that they meet.
 fn command(random: &mut Random) -> Args {
-    let key = random.pick(&["{speak}:log", "{speak}:log", "{speak}:lock", "{speak}:vouch:x"]);
+    let keys =
+        ["{speak}:log", "{speak}:log", "{speak}:snapshots", "{speak}:lock", "{speak}:vouch:x"];
+    let key = random.pick(&keys);
     let number = |random: &mut Random| random.below(40);
     let id = |random: &mut Random| format!("{}-{}", number(random), random.below(3));
     let bound = |random: &mut Random| match random.below(4) {
@@ -33,7 +35,7 @@ fn command(random: &mut Random) -> Args {
     };
     let count = random.pick(&["0", "1", "2", "256"]);
     let value = random.pick(&["", "a", "b\r\n"]);
-    let text = match random.below(18) {
+    let text = match random.below(23) {
         0..4 => format!("XADD {key} {} r {value}", id(random)),
         4 => format!("XADD {key} NOMKSTREAM {} r {value}", id(random)),
         5 => format!("XREVRANGE {key} {} {} COUNT {count}", bound(random), bound(random)),
@@ -51,6 +53,11 @@ fn command(random: &mut Random) -> Args {
         14 => format!("HSET {key} {} {value}", number(random)),
         15 => format!("HGETALL {key}"),
         16 => format!("PEXPIRE {key} 100000"),
+        17 => format!("XADD {key} MAXLEN {} {} r {value}", random.below(3), id(random)),
+        18 => format!("HGET {key} {}", number(random)),
+        19 => format!("HLEN {key}"),
+        20 => format!("PERSIST {key}"),
+        21 => format!("UNLINK {key}"),
         _ => format!("DEL {key}"),
     };
     text.split(' ').map(|word| word.as_bytes().to_vec()).collect()

@@ -50,6 +50,11 @@ impl World {
         if let Some(fault) = self.ledger.owed() {
             panic!("{fault}");
         }
+        {
+            let broker = self.broker.borrow();
+            self.record.tally.add("snapshot written", broker.snapshots);
+            self.record.tally.add("piece of a snapshot read", broker.pieces);
+        }
         for (reason, times) in &self.ledger.goodbyes {
             self.record.tally.add(&format!("goodbye seen: {reason:?}"), *times);
         }

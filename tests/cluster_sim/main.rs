@@ -38,7 +38,7 @@ use seeds::Simulation;
 use support::random::Random;
 use world::World;
 
-const RULES: [&str; 16] = [
+const RULES: [&str; 18] = [
     "Create",
     "Goodbye",
     "Introduce",
@@ -54,7 +54,9 @@ const RULES: [&str; 16] = [
     "node killed",
     "node paused",
     "node upgraded",
+    "piece of a snapshot read",
     "redis paused",
+    "snapshot written",
 ];
 
 static SIMULATION: Simulation =

@@ -12,6 +12,7 @@ use support::random::Random;
 
 use crate::broker::{Broker, SharedBroker, UNIX_MS};
 use crate::network::{Network, Segment};
+use crate::plan::Sizes;
 use crate::socket::{Net, START_S, SimListener, start, turn};
 use crate::tls_link::context;
 
@@ -20,6 +21,9 @@ const TURNS_MAX: u32 = 5_000;
 
 /// Clients of a node at once.
 const CLIENTS_MAX: usize = 1_000;
+
+/// Prefix of the keys.
+pub(crate) const PREFIX: &str = "speak";
 
 pub(crate) struct Node {
     pub(crate) net: Net,
@@ -64,11 +68,13 @@ impl Node {
         broker: &SharedBroker,
         clock_ms: u64,
         now: u64,
-        weight: usize,
+        sizes: Sizes,
     ) -> Self {
-        let (net, mut service) = start(options, CLIENTS_MAX, weight, Random::new(1), fill);
+        let (net, mut service) =
+            start(options, CLIENTS_MAX, sizes.step_weight, Random::new(1), fill);
         let ([commands, follower], link) = Broker::connect(broker);
-        let log = ClusterLog::new(commands, follower, Keys::new("speak"), fill);
+        let mut log = ClusterLog::new(commands, follower, Keys::new(PREFIX), fill);
+        log.set_sizes(sizes.snapshot_min, sizes.tail_max);
         let number = log.node();
         let mut node = Self {
             net,
@@ -99,7 +105,7 @@ impl Node {
 
     /// Another process takes over, as after SIGUSR2: it gets the state and the place in the log,
     /// and no client here.
-    pub(crate) fn upgrade(&mut self, options: &Options, now: u64, weight: usize) {
+    pub(crate) fn upgrade(&mut self, options: &Options, now: u64, sizes: Sizes) {
         let predecessor = self.service.take().expect("the process lives");
         let state = predecessor.shared_log_state().expect("it is in the cluster");
         let state = ClusterLogState::decode(&state).expect("a state of the log");
@@ -117,9 +123,10 @@ impl Node {
         let listeners = vec![SimListener(Rc::clone(&net), context(START_S))];
         let limits = AcceptLimits::new(CLIENTS_MAX, usize::MAX);
         let mut service = Service::with_hub(options, initial, listeners, limits, fill);
-        service.set_step_weight(weight);
+        service.set_step_weight(sizes.step_weight);
         let ([commands, follower], link) = Broker::connect(&self.broker);
-        let mut log = ClusterLog::new(commands, follower, Keys::new("speak"), fill);
+        let mut log = ClusterLog::new(commands, follower, Keys::new(PREFIX), fill);
+        log.set_sizes(sizes.snapshot_min, sizes.tail_max);
         log.resume(&state);
         service.begin_turn(self.now(now));
         service.resume_shared_log(Box::new(log), state.position());

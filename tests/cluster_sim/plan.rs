@@ -84,12 +84,28 @@ pub(crate) struct Plan {
     pub(crate) delays: Vec<u64>,
     /// They are those of a Redis that is far away, and stay so until the end.
     pub(crate) is_far: bool,
-    /// Number of steps for which each counts: a turn may have time for few.
-    pub(crate) weight: usize,
     /// Times that pass in a tick.
     pub(crate) ticks: Vec<u64>,
     /// Durations of a pause of Redis.
     pub(crate) pauses: Vec<u64>,
+    pub(crate) sizes: Sizes,
+}
+
+/// What a node has to do at most, or at least.
+#[derive(Clone, Copy)]
+pub(crate) struct Sizes {
+    /// Number of steps for which each counts: a turn may have time for few.
+    pub(crate) step_weight: usize,
+    /// Size of a log below which no snapshot is made, in bytes.
+    pub(crate) snapshot_min: u64,
+    /// Bytes of records that are kept for a Redis that lacks them.
+    pub(crate) tail_max: usize,
+}
+
+impl Sizes {
+    /// Those of the program.
+    pub(crate) const REAL: Self =
+        Self { step_weight: 1, snapshot_min: 16 << 20, tail_max: 8 << 20 };
 }
 
 /// Parses arguments of the server.
@@ -155,9 +171,13 @@ impl Plan {
             nodes_max: random.pick(&[2, 3, 4]),
             delays,
             is_far,
-            weight: random.pick(&[1, 1, 300, 2_000]),
             ticks: random.pick(&[vec![1, 3, 10], vec![1, 20, 100], vec![5, 50, 400]]),
             pauses: random.pick(&[vec![100, 700], vec![700, 2_500], vec![1_500, 4_000, 9_000]]),
+            sizes: Sizes {
+                step_weight: random.pick(&[1, 1, 300, 2_000]),
+                snapshot_min: random.pick(&[500, 5_000, 50_000, Sizes::REAL.snapshot_min]),
+                tail_max: random.pick(&[300, 3_000, 30_000, Sizes::REAL.tail_max]),
+            },
         }
     }
 }

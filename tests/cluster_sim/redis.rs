@@ -1,10 +1,13 @@
 //! A model of Redis: the commands that Speak uses, with the replies of the real one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use speak::cluster::{StreamId, Value};
 
 pub(crate) type Args = Vec<Vec<u8>>;
+
+/// Changes that a failover can undo, at most.
+const PAST_MAX: usize = 2_000;
 
 const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
 
@@ -12,13 +15,30 @@ const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong ki
 pub(crate) struct Redis {
     pub(crate) now_ms: u64,
     keys: BTreeMap<Vec<u8>, Key>,
+    /// The last changes, each with its key.
+    past: VecDeque<(Vec<u8>, Undo)>,
+    /// Number of changes, and that of the last one of each key.
+    changes: u64,
+    changed: BTreeMap<Vec<u8>, u64>,
 }
 
+/// How a change of a key is undone.
+enum Undo {
+    /// Remove the last entry of the stream, and put back what its `MAXLEN` has removed.
+    Append { last_id: StreamId, removed: Vec<Entry> },
+    /// Put back the first entries of the stream.
+    Trim(Vec<Entry>),
+    /// Put back the key as it was.
+    Key(Option<Key>),
+}
+
+#[derive(Clone)]
 struct Key {
     content: Content,
     expires_at: Option<u64>,
 }
 
+#[derive(Clone)]
 enum Content {
     Text(Vec<u8>),
     Stream(Stream),
@@ -26,11 +46,17 @@ enum Content {
     Hash(Vec<[Vec<u8>; 2]>),
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Stream {
     last_id: StreamId,
-    entries: Vec<(StreamId, Vec<Vec<u8>>)>,
+    entries: Vec<Entry>,
 }
+
+/// An entry of a stream: its id and its fields.
+type Entry = (StreamId, Vec<Vec<u8>>);
+
+/// Keys, each with the number of its last change.
+pub(crate) type Watched = Vec<(Vec<u8>, Option<u64>)>;
 
 /// What became of a command.
 pub(crate) enum Executed {
@@ -68,8 +94,8 @@ fn id(bytes: &[u8], number: u64) -> Option<StreamId> {
     Some(StreamId { unix_ms: whole.parse().ok()?, number })
 }
 
-fn entries<'a>(found: impl Iterator<Item = &'a (StreamId, Vec<Vec<u8>>)>) -> Value {
-    let entry = |(id, fields): &(StreamId, Vec<Vec<u8>>)| {
+fn entries<'a>(found: impl Iterator<Item = &'a Entry>) -> Value {
+    let entry = |(id, fields): &Entry| {
         let fields = fields.iter().map(|field| text(field)).collect();
         Value::Array(vec![text(id.to_string().as_bytes()), Value::Array(fields)])
     };
@@ -78,26 +104,88 @@ fn entries<'a>(found: impl Iterator<Item = &'a (StreamId, Vec<Vec<u8>>)>) -> Val
 
 impl Redis {
     pub(crate) fn new(now_ms: u64) -> Self {
-        Self { now_ms, keys: BTreeMap::new() }
+        Self {
+            now_ms,
+            keys: BTreeMap::new(),
+            past: VecDeque::new(),
+            changes: 0,
+            changed: BTreeMap::new(),
+        }
     }
 
-    /// Loses so many of the last entries of each stream, as a failover does. All means that nothing
-    /// is left.
-    pub(crate) fn lose_last(&mut self, count: usize) {
+    /// Loses so many of the last entries of a stream, and all changes since, as a failover does.
+    /// All means that nothing is left.
+    pub(crate) fn lose_last(&mut self, stream: &[u8], count: usize) {
         if count == usize::MAX {
-            return self.keys.clear();
+            return self.clear();
         }
-        for key in self.keys.values_mut() {
-            if let Content::Stream(stream) = &mut key.content {
-                let kept = stream.entries.len().saturating_sub(count);
-                stream.entries.truncate(kept);
-                stream.last_id = stream.entries.last().map_or(StreamId::default(), |(id, _)| *id);
+        let mut left = count;
+        while left > 0
+            && let Some((key, undo)) = self.past.pop_back()
+        {
+            left -= usize::from(key == stream && matches!(undo, Undo::Append { .. }));
+            self.undo(key, undo);
+        }
+    }
+
+    fn undo(&mut self, key: Vec<u8>, undo: Undo) {
+        let before = match undo {
+            Undo::Key(before) => before,
+            Undo::Append { .. } | Undo::Trim(_) => {
+                let mut found = self.keys.remove(&key).expect("the key has a stream");
+                let Content::Stream(stream) = &mut found.content else { panic!("a stream") };
+                let removed = match undo {
+                    Undo::Append { last_id, removed } => {
+                        stream.entries.pop();
+                        stream.last_id = last_id;
+                        removed
+                    }
+                    Undo::Trim(removed) => removed,
+                    Undo::Key(_) => unreachable!("it is undone above"),
+                };
+                stream.entries.splice(..0, removed);
+                Some(found)
             }
+        };
+        self.keys.extend(before.map(|before| (key, before)));
+    }
+
+    fn clear(&mut self) {
+        self.keys.clear();
+        self.past.clear();
+        self.changed.clear();
+        self.changes += 1;
+    }
+
+    /// Notes a change of a key, and how it is undone.
+    fn note(&mut self, key: &[u8], undo: Undo) {
+        self.changes += 1;
+        self.changed.insert(key.to_vec(), self.changes);
+        if self.past.len() == PAST_MAX {
+            self.past.pop_front();
         }
+        self.past.push_back((key.to_vec(), undo));
+    }
+
+    /// Notes that a key is about to change.
+    fn note_before(&mut self, key: &[u8]) {
+        let before = self.keys.get(key).cloned();
+        self.note(key, Undo::Key(before));
+    }
+
+    /// Begins to watch keys.
+    pub(crate) fn watch(&self, keys: &[Vec<u8>]) -> Watched {
+        keys.iter().map(|key| (key.clone(), self.changed.get(key).copied())).collect()
+    }
+
+    /// Returns whether none of these keys has changed since.
+    pub(crate) fn is_unchanged(&self, watched: &Watched) -> bool {
+        watched.iter().all(|(key, change)| self.changed.get(key) == change.as_ref())
     }
 
     /// Removes the last entry of a stream, as `XDEL` does.
     pub(crate) fn remove_last(&mut self, key: &[u8]) {
+        self.note_before(key);
         if let Some(Content::Stream(stream)) = self.keys.get_mut(key).map(|key| &mut key.content) {
             stream.entries.pop();
         }
@@ -121,10 +209,13 @@ impl Redis {
             b"GET" => self.get(rest),
             b"HSET" => self.set_fields(rest),
             b"HGETALL" => self.fields(rest),
-            b"DEL" => Ok(self.delete(rest)),
+            b"HGET" => self.field(rest),
+            b"HLEN" => self.count_fields(rest),
+            b"DEL" | b"UNLINK" => Ok(self.delete(rest)),
             b"PEXPIRE" => Ok(self.expire(rest)),
+            b"PERSIST" => Ok(self.persist(rest)),
             b"FLUSHALL" => {
-                self.keys.clear();
+                self.clear();
                 Ok(text(b"OK"))
             }
             _ => Err(error("ERR unknown command")),
@@ -152,11 +243,16 @@ impl Redis {
     }
 
     fn append(&mut self, args: &[&[u8]]) -> Result<Value, Value> {
-        let (key, has_to_exist, asked, fields) = match args {
+        let (key, has_to_exist, most, asked, fields) = match args {
             [key, word, asked, fields @ ..] if word.eq_ignore_ascii_case(b"NOMKSTREAM") => {
-                (key, true, asked, fields)
+                (key, true, usize::MAX, asked, fields)
             }
-            [key, asked, fields @ ..] => (key, false, asked, fields),
+            [key, word, most, asked, fields @ ..] if word.eq_ignore_ascii_case(b"MAXLEN") => {
+                let most = number(most)
+                    .ok_or_else(|| error("ERR value is not an integer or out of range"));
+                (key, false, most? as usize, asked, fields)
+            }
+            [key, asked, fields @ ..] => (key, false, usize::MAX, asked, fields),
             _ => return Err(wrong_arity("xadd")),
         };
         if fields.is_empty() || !fields.len().is_multiple_of(2) {
@@ -189,6 +285,10 @@ impl Redis {
         };
         stream.last_id = id;
         stream.entries.push((id, fields.iter().map(|field| field.to_vec()).collect()));
+        let removed = stream.entries.len().saturating_sub(most);
+        let removed = stream.entries.drain(..removed).collect();
+        let undo = if is_new { Undo::Key(None) } else { Undo::Append { last_id: last, removed } };
+        self.note(key, undo);
         Ok(text(id.to_string().as_bytes()))
     }
 
@@ -238,9 +338,11 @@ impl Redis {
             None => Ok(Value::Int(0)),
             Some(Content::Text(_) | Content::Hash(_)) => Err(error(WRONG_TYPE)),
             Some(Content::Stream(stream)) => {
-                let before = stream.entries.len();
-                stream.entries.retain(|(id, _)| *id >= least);
-                Ok(count(before - stream.entries.len()))
+                let removed = stream.entries.partition_point(|(id, _)| *id < least);
+                let removed: Vec<_> = stream.entries.drain(..removed).collect();
+                let reply = count(removed.len());
+                self.note(key, Undo::Trim(removed));
+                Ok(reply)
             }
         }
     }
@@ -325,6 +427,7 @@ impl Redis {
         if (only_new && exists) || (only_old && !exists) {
             return Ok(Value::Nil);
         }
+        self.note_before(key);
         let content = Content::Text(value.to_vec());
         self.keys.insert(key.to_vec(), Key { content, expires_at });
         Ok(text(b"OK"))
@@ -344,6 +447,7 @@ impl Redis {
         if pairs.is_empty() || !pairs.len().is_multiple_of(2) {
             return Err(wrong_arity("hset"));
         }
+        self.note_before(key);
         let new = || Key { content: Content::Hash(Vec::new()), expires_at: None };
         let found = self.keys.entry(key.to_vec()).or_insert_with(new);
         let Content::Hash(fields) = &mut found.content else { return Err(error(WRONG_TYPE)) };
@@ -359,18 +463,37 @@ impl Redis {
 
     fn fields(&self, args: &[&[u8]]) -> Result<Value, Value> {
         let [key] = args else { return Err(wrong_arity("hgetall")) };
-        match self.keys.get(*key).map(|key| &key.content) {
-            None => Ok(Value::Array(Vec::new())),
-            Some(Content::Hash(fields)) => {
-                Ok(Value::Array(fields.iter().flatten().map(|part| text(part)).collect()))
-            }
+        Ok(Value::Array(self.hash(key)?.iter().flatten().map(|part| text(part)).collect()))
+    }
+
+    fn field(&self, args: &[&[u8]]) -> Result<Value, Value> {
+        let [key, name] = args else { return Err(wrong_arity("hget")) };
+        let found = self.hash(key)?.iter().find(|[its, _]| its == name);
+        Ok(found.map_or(Value::Nil, |[_, value]| text(value)))
+    }
+
+    fn count_fields(&self, args: &[&[u8]]) -> Result<Value, Value> {
+        let [key] = args else { return Err(wrong_arity("hlen")) };
+        Ok(count(self.hash(key)?.len()))
+    }
+
+    /// Returns the fields of a hash: none of a key that is not there.
+    fn hash(&self, key: &[u8]) -> Result<&[[Vec<u8>; 2]], Value> {
+        match self.keys.get(key).map(|key| &key.content) {
+            None => Ok(&[]),
+            Some(Content::Hash(fields)) => Ok(fields),
             Some(Content::Stream(_) | Content::Text(_)) => Err(error(WRONG_TYPE)),
         }
     }
 
     fn delete(&mut self, keys: &[&[u8]]) -> Value {
-        let removed = keys.iter().filter(|key| self.keys.remove(**key).is_some());
-        count(removed.count())
+        let mut removed = 0;
+        for key in keys.iter().filter(|key| self.keys.contains_key(**key)).collect::<Vec<_>>() {
+            self.note_before(key);
+            self.keys.remove(*key);
+            removed += 1;
+        }
+        count(removed)
     }
 
     fn expire(&mut self, args: &[&[u8]]) -> Value {
@@ -379,8 +502,16 @@ impl Redis {
             return error("ERR value is not an integer or out of range");
         };
         let at = self.now_ms + ms;
+        self.note_before(key);
         let found = self.keys.get_mut(*key);
         Value::Int(found.map(|key| key.expires_at = Some(at)).is_some().into())
+    }
+
+    fn persist(&mut self, args: &[&[u8]]) -> Value {
+        let [key] = args else { return wrong_arity("persist") };
+        self.note_before(key);
+        let found = self.keys.get_mut(*key).and_then(|key| key.expires_at.take());
+        Value::Int(found.is_some().into())
     }
 }
 

@@ -1,13 +1,14 @@
 //! Several nodes and their Redis, driven by a seed.
 
+use speak::cluster::Keys;
 use speak::hub::HEARTBEAT_MS;
 use support::ledger::{Clock, Ledger, Rules};
 use support::random::Random;
 
 use crate::broker::{Broker, Loss, SharedBroker, UNIX_MS};
-use crate::node::{Node, begin_secrets};
+use crate::node::{Node, PREFIX, begin_secrets};
 use crate::person::Person;
-use crate::plan::{Plan, Step};
+use crate::plan::{Plan, Sizes, Step};
 use crate::record::Record;
 use crate::request::Request;
 
@@ -78,8 +79,12 @@ impl World {
 
     pub(crate) fn run(&mut self) {
         self.record.note(|| {
-            let Plan { timeout_ms, grace_ms, poll_ms, delays, weight, .. } = &self.plan;
-            format!("timeout {timeout_ms}, grace {grace_ms}, poll {poll_ms}, {delays:?}, {weight}")
+            let Plan { timeout_ms, grace_ms, poll_ms, delays, sizes, .. } = &self.plan;
+            let Sizes { step_weight, snapshot_min, tail_max } = sizes;
+            format!(
+                "timeout {timeout_ms}, grace {grace_ms}, poll {poll_ms}, {delays:?}, \
+                 {step_weight}, snapshots from {snapshot_min}, {tail_max} kept"
+            )
         });
         for _ in 0..self.plan.length {
             let step = self.random.weighted(&self.plan.steps);
@@ -166,8 +171,8 @@ impl World {
 
     fn start_node(&mut self) {
         let clock_ms = self.random.pick(&[0, 1_000, 123_456_789]);
-        let (options, weight) = (&self.plan.options, self.plan.weight);
-        let node = Node::start(options, &self.broker, clock_ms, self.now, weight);
+        let Plan { options, sizes, .. } = &self.plan;
+        let node = Node::start(options, &self.broker, clock_ms, self.now, *sizes);
         self.nodes.push(node);
     }
 
@@ -197,7 +202,7 @@ impl World {
         }
         self.vouching_until = self.now + VOUCHING_MAX_MS;
         let mut broker = self.broker.borrow_mut();
-        let count = self.random.pick(&[0, 1, 2, 5, usize::MAX]);
+        let count = self.random.pick(&[0, 1, 2, 5, 30, usize::MAX]);
         if count == usize::MAX && self.random.once_in(2) {
             self.record.tally.count("redis emptied");
             if self.random.once_in(2) {
@@ -212,7 +217,7 @@ impl World {
         }
         self.record.tally.count("another redis");
         self.record.note(|| format!("    another Redis, without {count} records"));
-        broker.redis.lose_last(count);
+        broker.redis.lose_last(Keys::new(PREFIX).stream(), count);
         broker.fail_over();
     }
 
@@ -236,7 +241,7 @@ impl World {
             if self.nodes[node].advance_log() && self.nodes[node].is_joined() {
                 self.tally("node upgraded");
                 self.record.note(|| format!("    node {node}"));
-                self.nodes[node].upgrade(&self.plan.options, self.now, self.plan.weight);
+                self.nodes[node].upgrade(&self.plan.options, self.now, self.plan.sizes);
                 return self.lose_requests(node);
             }
             self.pass(1);
