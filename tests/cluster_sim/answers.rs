@@ -251,8 +251,8 @@ impl World {
             let is_late = waited >= self.plan.poll_ms;
             // A node for which the log was trimmed too early loads the snapshot.
             let is_trimmed = self.plan.sizes.snapshot_min < Sizes::REAL.snapshot_min;
-            let disturbed_at = self.nodes[request.node].disturbed_at;
-            let has_loaded = is_trimmed && disturbed_at >= request.sent_at;
+            let behind_until = self.nodes[request.node].disturbed_at + self.plan.quiet_ms();
+            let has_loaded = is_trimmed && behind_until >= request.sent_at;
             let is_ok = is_late || is_dismissed || has_loaded;
             assert!(is_ok, "a poll was answered with nothing");
             self.record.tally.count_if(!is_late, "poll dismissed");
@@ -300,10 +300,12 @@ impl World {
         for request in &self.requests {
             let node = &self.nodes[request.node];
             let since = request.sent_at.max(node.paused_until);
+            // A barrier waits a second after the last reply of a Redis that is far away.
+            let patience_ms = PATIENCE_MS + if self.plan.is_far { 1_000 } else { 0 };
             let most = match request.kind {
-                Kind::Poll => self.plan.poll_ms + PATIENCE_MS,
+                Kind::Poll => self.plan.poll_ms + patience_ms,
                 _ if request.changes() => CHANGE_MS,
-                _ => PATIENCE_MS,
+                _ => patience_ms,
             };
             assert!(
                 node.paused_until > now || now <= since + most,
