@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::ensure;
-use support::fault::{Checked, Fault};
+use support::fault::Checked;
 use support::process::Process;
+use support::upgrade_log::UpgradeLog;
 
 use crate::disturbance::Memory;
 use crate::link::ReadRate;
@@ -20,13 +21,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 const OLD_KILLED_WITHIN_MS: u64 = 40;
 const NEW_KILLED_WITHIN_MS: u64 = 15;
 
-/// Words of the server's log, at the end of a line or in one.
-const BEGINS: &str = " upgrade started successor=";
-const IS_OVER: &str = " upgrade finished";
+/// Words of the server's log.
 const FAILED: &str = " upgrade failed";
-const STARTED: &str = " started max_clients=";
-const HAS_NOTHING: &str = " starting empty";
-const RECOVERED: &str = " recovered journal ";
 
 impl World {
     /// Upgrades the server: nothing is lost, and long polls and calls continue over their
@@ -35,8 +31,8 @@ impl World {
         let began = Instant::now();
         let since = self.begin_takeover();
         let starved_before = self.starved(None);
-        let (mut successor, mut next_look, mut starved) = (None, began, Duration::ZERO);
-        loop {
+        let (mut next_look, mut starved) = (began, Duration::ZERO);
+        let successor = loop {
             self.turn()?;
             if self.clock.now < next_look {
                 continue;
@@ -45,18 +41,20 @@ impl World {
             // The CPU time of a process is gone with it.
             let _ = self.note_cpu();
             let log = self.server.running.log().split_off(since);
-            successor = successor.or_else(|| successor_in(&log));
+            let upgrade = UpgradeLog::find(&log);
+            let successor = upgrade.map(|upgrade| upgrade.successor);
             starved = starved.max(self.starved(successor).saturating_sub(starved_before));
             ensure!(!log.contains(FAILED), "an upgrade failed");
             let ended = self.server.running.ended()?;
             ensure!(ended != Some(false), "the predecessor ended badly");
-            if ended.is_some() && log.contains(IS_OVER) {
-                break;
+            if let Some(upgrade) = upgrade
+                && ended.is_some()
+                && upgrade.is_over()
+            {
+                break upgrade.successor;
             }
             ensure!(began.elapsed() <= UPGRADE_MAX, "an upgrade takes too long: {log}");
-        }
-        let successor =
-            successor.ok_or_else(|| Fault::new("an upgrade without another process"))?;
+        };
         self.adopt(successor);
         self.look_at_all()?;
         self.end_takeover();
@@ -74,8 +72,7 @@ impl World {
         self.adopt(successor);
         let (_, killed_ms) = self.clock.update();
         // A message until then may be of either numbering.
-        let has_state = |log: &str| !log.contains(HAS_NOTHING) && !log.contains(RECOVERED);
-        let find = |log: &str| log.contains(STARTED).then(|| has_state(log));
+        let find = |log: &str| UpgradeLog::find(log)?.has_state();
         let has_state = self.await_log(since, false, |_, log| Ok(find(log)))?;
         self.end_takeover();
         if has_state {
@@ -120,7 +117,8 @@ impl World {
     /// Returns also how long the log was before.
     fn begin_upgrade(&mut self, within_ms: u64) -> Checked<(usize, Pid)> {
         let since = self.begin_takeover();
-        let successor = self.await_log(since, true, |_, log| Ok(successor_in(log)))?;
+        let find = |log: &str| UpgradeLog::find(log).map(|upgrade| upgrade.successor);
+        let successor = self.await_log(since, true, |_, log| Ok(find(log)))?;
         let end = Instant::now() + Duration::from_millis(self.random.below(within_ms));
         while Instant::now() < end {
             self.turn()?;
@@ -184,9 +182,4 @@ impl World {
             if continues { self.turn()? } else { thread::sleep(Duration::from_millis(1)) }
         }
     }
-}
-
-fn successor_in(log: &str) -> Option<Pid> {
-    let (_, id) = log.lines().find_map(|line| line.split_once(BEGINS))?;
-    Pid::from_raw(id.parse().ok()?)
 }

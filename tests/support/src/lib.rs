@@ -3,8 +3,9 @@
 //!
 //! From the bottom: `random`; `http`, `sse` and `ws` are formats, `incoming` cuts a connection into
 //! them; `message`, `text`, `reader` and `session` are what `ledger` judges, with `channel` for its
-//! memory and `answers` for reads; `process` has servers as child processes, and `redis` real
-//! Redis servers. Nothing here depends on the server's code.
+//! memory and `answers` for reads; `process` has servers as child processes, `upgrade_log` what
+//! their logs tell of an upgrade, and `redis` real Redis servers. Nothing here depends on the
+//! server's code.
 
 pub mod answers;
 pub mod channel;
@@ -22,6 +23,7 @@ pub mod redis;
 pub mod session;
 pub mod sse;
 pub mod text;
+pub mod upgrade_log;
 pub mod ws;
 
 use std::fmt;
