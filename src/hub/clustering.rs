@@ -376,7 +376,7 @@ impl Hub {
         }
         if is_void {
             if is_own {
-                self.sessions.arm_timer(session, &mut self.timers);
+                self.decide_release_again(now, present, session);
             }
             return Ok(Applied::Nothing);
         }
@@ -398,6 +398,18 @@ impl Hub {
             }
         }
         Ok(Applied::Nothing)
+    }
+
+    /// Proposes to release a session again after a release that was void, if it is silent still.
+    /// Does so at once, so that the next record has the release: where Redis is far away, one that
+    /// waits for another record first is late each time.
+    fn decide_release_again(&mut self, now: Now, present: Millis, session: u32) {
+        match self.sessions.due_end(present, session) {
+            Some(reason) if self.is_log_good() => {
+                self.end_silent(Now { mono: present, ..now }, session, reason);
+            }
+            _ => self.sessions.arm_timer(session, &mut self.timers),
+        }
     }
 
     pub(super) fn apply_bury(&mut self, present: Millis, node: u64, sequence: u64) -> Applied {
