@@ -263,6 +263,14 @@ impl Hub {
         }
     }
 
+    /// Returns the settings of the cluster if this process has others, as one may that takes over
+    /// from a process of the cluster.
+    #[must_use]
+    pub fn settings_mismatch(&self) -> Option<SharedSettings> {
+        let shared = self.nodes.as_ref()?.settings?;
+        (shared != self.shared_settings()).then_some(shared)
+    }
+
     /// Returns whether a command of the present record may be applied: its node is in the cluster,
     /// or about to join.
     pub(super) fn may_apply(&self, command: &Command<'_>) -> bool {
