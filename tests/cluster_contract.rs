@@ -5,7 +5,9 @@ mod common;
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -287,6 +289,47 @@ fn a_node_with_another_setting_that_is_shared_does_not_join() {
     }
     assert_eq!(cluster.nodes[0].write("room", "after"), 2);
     assert_eq!(metric(&cluster.nodes[0], "speak_log_nodes"), "1");
+}
+
+#[test]
+fn a_process_with_another_setting_that_is_shared_does_not_take_over_a_node() {
+    let cluster = Cluster::with(1, &[]);
+    let folder = Folder::new("settings");
+    let program = folder.file("speak");
+    let speak = command().get_program().to_owned();
+    let replace = || fs::remove_file(&program).expect("the old program");
+    symlink(&speak, &program).expect("a link");
+    let mut start = Command::new(&program);
+    // The sandbox lets a server start no program outside of its own folder.
+    start.args(["--listen", "127.0.0.1:0", "--no-sandbox", "--cluster", &cluster.redis.url()]);
+    let mut node = Server::spawn_node(start, 1);
+    until("the node has joined", || node.get("/health", &[]).status == 200);
+    assert_eq!(node.write("room", "before"), 1);
+    for (variables, problems) in [
+        ("SPEAK_HISTORY=7", "--history is 7 here and 100 there"),
+        (
+            "SPEAK_RETENTION=1m SPEAK_CONNECTION_TIMEOUT=1s",
+            "--retention in ms is 60000 here and 3600000 there, \
+             --connection-timeout in ms is 1000 here and 5000 there",
+        ),
+    ] {
+        replace();
+        let script = format!("#!/bin/sh\n{variables} exec {} \"$@\"\n", speak.display());
+        fs::write(&program, script).expect("a program");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("a program");
+        let before = node.logged("upgrade failed");
+        node.signal(Signal::USR2);
+        until("the upgrade has failed", || node.logged("upgrade failed") > before);
+        assert_eq!(node.logged(&format!("cannot join the cluster: {problems}")), 1);
+        node.write("room", "still here");
+    }
+    replace();
+    symlink(&speak, &program).expect("a link");
+    node.signal(Signal::USR2);
+    node.wait_for_upgrades(1);
+    node.adopt_successor();
+    assert_eq!(node.write("room", "after"), 4);
+    assert_eq!(metric(&cluster.nodes[0], "speak_log_nodes"), "2");
 }
 
 #[test]

@@ -418,6 +418,22 @@ fn a_full_disk_refuses_changes_and_recovers() {
 }
 
 #[test]
+fn a_full_disk_does_not_prevent_an_upgrade() {
+    let journal = Journal::new("full-upgrade");
+    kill(journal.start(&[]));
+    let mut server = journal.start_with_fault("pwrite64:error=ENOSPC:when=4+", &[]);
+    let (acknowledged, refusal) = write_on(&server, 20);
+    assert_eq!(refusal.expect("an answer")["error"], "over_capacity");
+    // It waits for the next attempt.
+    let mut waiting = server.client();
+    waiting.send_get("/write", &[("channel", "room"), ("message", "waits")]);
+    server.upgrade();
+    waiting.response().fails_with(503, "over_capacity");
+    has_all(&server, &acknowledged);
+    assert_eq!(server.read("room", "1").ids().len(), acknowledged.len());
+}
+
+#[test]
 fn a_disk_smaller_than_a_segment_is_used() {
     let journal = Journal::new("small");
     // No space can be reserved.

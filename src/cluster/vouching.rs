@@ -17,6 +17,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::mem;
 
 use super::log_end::Seal;
 use super::stream_id::StreamId;
@@ -53,7 +54,8 @@ struct Round {
     began_ms: u64,
     /// Time of the next vouch. `None` while replies are awaited.
     next_ms: Option<u64>,
-    /// Last vouch of each node, and the time at which it was seen to follow another one.
+    /// Last vouch of each node that has one, and the time at which it was seen to follow another
+    /// one.
     seen: BTreeMap<u64, (u64, Option<u64>)>,
     /// End of the log, as it was last seen.
     end: Option<StreamId>,
@@ -215,12 +217,13 @@ impl Vouching {
             round.began_ms = now_ms;
         }
         round.end = end;
+        // Nodes without a vouch now are forgotten: a hostile Redis may invent others each time.
+        let before = mem::take(&mut round.seen);
         for Vouch { node, count, .. } in &view.vouches {
             // The first one may be of a node that is long gone.
-            let seen = round.seen.entry(*node).or_insert((*count, None));
-            if seen.0 != *count {
-                *seen = (*count, Some(now_ms));
-            }
+            let seen = before.get(node).copied().unwrap_or((*count, None));
+            let seen = if seen.0 == *count { seen } else { (*count, Some(now_ms)) };
+            round.seen.insert(*node, seen);
         }
         let verdict = round.judge(now_ms, view, own);
         if verdict == Verdict::Trust {

@@ -265,3 +265,14 @@ fn vouches_are_read_as_they_were_written() {
     assert_eq!(view.vouches, [vouch; 2]);
     assert_eq!(view.done, Some(StreamId { unix_ms: 8, number: 1 }));
 }
+
+#[test]
+fn nodes_that_redis_invents_do_not_add_up() {
+    let mut node = Node::new(1, tail(1, 7));
+    for round in 0..100 {
+        let vouches: Vec<_> = (0..10).map(|number| (1_000 + 10 * round + number, 7)).collect();
+        node.judge(round, log_up_to(7, 7), &vouches);
+    }
+    let seen = node.vouching.round.map(|round| round.seen.len());
+    assert_eq!(seen, Some(10));
+}

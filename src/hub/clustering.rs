@@ -263,6 +263,14 @@ impl Hub {
         }
     }
 
+    /// Returns the settings of the cluster if this process has others, as one may that takes over
+    /// from a process of the cluster.
+    #[must_use]
+    pub fn settings_mismatch(&self) -> Option<SharedSettings> {
+        let shared = self.nodes.as_ref()?.settings?;
+        (shared != self.shared_settings()).then_some(shared)
+    }
+
     /// Returns whether a command of the present record may be applied: its node is in the cluster,
     /// or about to join.
     pub(super) fn may_apply(&self, command: &Command<'_>) -> bool {
@@ -376,7 +384,7 @@ impl Hub {
         }
         if is_void {
             if is_own {
-                self.sessions.arm_timer(session, &mut self.timers);
+                self.decide_release_again(now, present, session);
             }
             return Ok(Applied::Nothing);
         }
@@ -398,6 +406,18 @@ impl Hub {
             }
         }
         Ok(Applied::Nothing)
+    }
+
+    /// Proposes to release a session again after a release that was void, if it is silent still.
+    /// Does so at once, so that the next record has the release: where Redis is far away, one that
+    /// waits for another record first is late each time.
+    fn decide_release_again(&mut self, now: Now, present: Millis, session: u32) {
+        match self.sessions.due_end(present, session) {
+            Some(reason) if self.is_log_good() => {
+                self.end_silent(Now { mono: present, ..now }, session, reason);
+            }
+            _ => self.sessions.arm_timer(session, &mut self.timers),
+        }
     }
 
     pub(super) fn apply_bury(&mut self, present: Millis, node: u64, sequence: u64) -> Applied {

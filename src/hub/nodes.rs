@@ -59,7 +59,7 @@ struct Node {
 pub(super) struct Nodes {
     // Shared state.
     table: BTreeMap<u64, Node>,
-    settings: Option<SharedSettings>,
+    pub(super) settings: Option<SharedSettings>,
     /// The numbering of ids has begun.
     pub(super) has_begun: bool,
 

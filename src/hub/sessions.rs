@@ -409,18 +409,20 @@ impl Sessions {
         index: u32,
         timers: &mut Timers,
     ) -> Option<Reason> {
-        let local = &mut self.slab[index].local;
-        local.timer = None;
-        match local.ends_at(self.timeout_ms, self.heard_until) {
-            Some(at) if at <= now => {
-                let is_closed = local.closes_at == Some(at);
-                Some(if is_closed { Reason::Closed } else { Reason::Timeout })
-            }
-            _ => {
-                self.arm_timer(index, timers);
-                None
-            }
+        self.slab[index].local.timer = None;
+        let ending = self.due_end(now, index);
+        if ending.is_none() {
+            self.arm_timer(index, timers);
         }
+        ending
+    }
+
+    /// Returns the reason for ending a session now, if there is one.
+    pub(super) fn due_end(&self, now: Millis, index: u32) -> Option<Reason> {
+        let local = &self.slab[index].local;
+        let at = local.ends_at(self.timeout_ms, self.heard_until).filter(|at| *at <= now)?;
+        let is_closed = local.closes_at == Some(at);
+        Some(if is_closed { Reason::Closed } else { Reason::Timeout })
     }
 
     /// Returns the memory of all sessions.

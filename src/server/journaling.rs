@@ -163,11 +163,13 @@ impl PendingJournal {
     }
 }
 
-/// Finishes all writes before an upgrade: the state of the hub is then that of the log. Calls
-/// `exchange` meanwhile, which sends and receives. Returns false if the log takes too long, or has
-/// failed.
+/// Finishes all writes before an upgrade: the state of the hub is then that of the log. Refuses
+/// those for which the log has no space. Calls `exchange` meanwhile, which sends and receives.
+/// Returns false if the log takes too long, or has failed.
 pub(super) fn drain(service: &mut Service<OsListener>, mut exchange: impl FnMut()) -> bool {
     for _ in 0..DRAIN_WAITS_MAX {
+        // The time of the next attempt does not come here: no turn begins.
+        service.refuse_while_full();
         if service.advance_log() {
             // A successor would read from a journal that has failed what was not acknowledged.
             return !service.has_log_failed();

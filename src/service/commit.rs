@@ -64,6 +64,14 @@ impl<L: Listener> Service<L> {
         self.is_log_idle() && barriers.is_idle() && loading.is_none()
     }
 
+    /// Refuses the calls that wait for the next attempt to write to a full disk, outside of a turn.
+    /// Nothing of them was written.
+    pub fn refuse_while_full(&mut self) {
+        if self.commits.retry_at.is_some() && self.commits.record.is_none() {
+            self.refuse_proposals(LogRefusal::Full);
+        }
+    }
+
     /// Returns the time after which [`Service::end_commit_delay`] has to be called, if a delay has
     /// begun since the last call.
     #[inline]
@@ -174,7 +182,7 @@ impl<L: Listener> Service<L> {
         }
         if is_late(commits.waiting_since, io.now.mono) {
             // They are refused, and certain to have changed nothing only if they are not sent.
-            self.refuse_proposals();
+            self.refuse_proposals(LogRefusal::Behind);
             return false;
         }
         commits.retry_at = None;
@@ -226,7 +234,7 @@ impl<L: Listener> Service<L> {
             Outcome::Failed => {
                 commits.has_failed = true;
                 self.refuse_record(LogRefusal::Unknown);
-                self.refuse_proposals();
+                self.refuse_proposals(LogRefusal::Behind);
             }
         }
     }
@@ -335,12 +343,12 @@ impl<L: Listener> Service<L> {
     }
 
     /// Answers the calls that wait for the next record: nothing of them is, or will be, in the log.
-    pub(super) fn refuse_proposals(&mut self) {
+    pub(super) fn refuse_proposals(&mut self, reason: LogRefusal) {
         let mut proposals = Proposals::default();
         self.hub.swap_proposals(&mut proposals);
         let waiting = mem::take(&mut self.commits.waiting);
         self.commits.waiting_since = None;
-        self.refuse_calls(waiting, LogRefusal::Behind);
+        self.refuse_calls(waiting, reason);
         self.refuse_commands(&proposals);
     }
 
@@ -384,7 +392,7 @@ impl<L: Listener> Service<L> {
         }
         let is_refused = health == LogHealth::Stalled || is_late(self.commits.waiting_since, now);
         if is_refused && self.hub.proposed() > 0 {
-            self.refuse_proposals();
+            self.refuse_proposals(LogRefusal::Behind);
         }
     }
 }

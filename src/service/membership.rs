@@ -20,13 +20,21 @@ impl<L: Listener> Service<L> {
 
     /// Makes this process the node of the cluster that its predecessor was, whose hub this is.
     /// `position` is that of the last record that the predecessor has applied.
-    pub fn resume_shared_log(&mut self, log: Box<dyn Log>, position: u64) {
+    ///
+    /// # Errors
+    ///
+    /// The options that differ from those of the cluster, since the nodes share them.
+    pub fn resume_shared_log(&mut self, log: Box<dyn Log>, position: u64) -> Result<(), String> {
+        if let Some(shared) = self.hub.settings_mismatch() {
+            return Err(describe_mismatch(self.hub.shared_settings(), shared));
+        }
         self.hub.begin_logging();
         self.commits.record_bytes_max = RECORD_BYTES_MAX;
         self.commits.position = position;
         self.commits.log = Some(log);
         // The first heartbeat tells the hash of this state.
         self.hub.end_record(position);
+        Ok(())
     }
 
     /// Returns what the successor of this process continues the log of a cluster with. Nothing may
@@ -129,16 +137,21 @@ impl<L: Listener> Service<L> {
 
     /// Stops, since the nodes of the cluster have other settings than this process.
     pub(super) fn on_mismatch(&mut self, shared: SharedSettings) {
-        let own = self.hub.shared_settings();
-        for (option, own, shared) in [
-            ("--history", own.history, shared.history),
-            ("--retention in ms", own.retention_ms, shared.retention_ms),
-            ("--connection-timeout in ms", own.session_timeout_ms, shared.session_timeout_ms),
-        ] {
-            if own != shared {
-                log::error!("cannot join the cluster: {option} is {own} here and {shared} there");
-            }
-        }
+        log::error!("{}", describe_mismatch(self.hub.shared_settings(), shared));
         self.commits.has_failed = true;
     }
+}
+
+/// Returns why a process with settings of its own cannot be a node of a cluster with these.
+fn describe_mismatch(own: SharedSettings, shared: SharedSettings) -> String {
+    let options = [
+        ("--history", own.history, shared.history),
+        ("--retention in ms", own.retention_ms, shared.retention_ms),
+        ("--connection-timeout in ms", own.session_timeout_ms, shared.session_timeout_ms),
+    ];
+    let differing = options.into_iter().filter(|(_, own, shared)| own != shared);
+    let differences: Vec<_> = differing
+        .map(|(option, own, shared)| format!("{option} is {own} here and {shared} there"))
+        .collect();
+    format!("cannot join the cluster: {}", differences.join(", "))
 }

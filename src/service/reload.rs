@@ -121,7 +121,7 @@ impl<L: Listener> Service<L> {
         }
         self.commits.record = None;
         self.commits.delay.end();
-        self.refuse_proposals();
+        self.refuse_proposals(LogRefusal::Behind);
         // It joins the cluster as soon as it has the state.
         self.commits.heartbeat_at = Millis(0);
     }

@@ -129,7 +129,8 @@ impl Node {
         log.set_sizes(sizes.snapshot_min, sizes.tail_max);
         log.resume(&state);
         service.begin_turn(self.now(now));
-        service.resume_shared_log(Box::new(log), state.position());
+        let resumed = service.resume_shared_log(Box::new(log), state.position());
+        resumed.expect("all nodes have the same settings");
         net.borrow_mut().owes_reserve = false;
         (self.net, self.link, self.service) = (net, link, Some(service));
         (self.wait, self.disturbed_at) = (NextWake::Now, now);

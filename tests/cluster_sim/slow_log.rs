@@ -166,3 +166,19 @@ fn a_read_that_may_not_wait_sees_what_was_acknowledged() {
         }
     }
 }
+
+/// A release waits for the record before, and then takes half a round trip.
+#[test]
+fn a_silent_session_ends_where_a_round_trip_to_redis_takes_nearly_two_seconds() {
+    for delay_ms in [500, 800, 900, 990] {
+        let mut cluster = Cluster::start(1, &[delay_ms], None);
+        cluster.pass(2 * JOIN_MS);
+        let asked = cluster.ask(0, "/introduce", &[("channel", "c"), ("message", "Josh")]);
+        assert_eq!(cluster.await_response(asked, 6_000).0, 200);
+        let has_session = |cluster: &Cluster| cluster.nodes[0].service().hub().0.has_session(1);
+        assert!(has_session(&cluster));
+        // The timeout of 60 s, and some round trips.
+        cluster.pass(70_000);
+        assert!(!has_session(&cluster), "{delay_ms}");
+    }
+}

@@ -145,6 +145,7 @@ impl World {
     /// the disk fails. The server makes no turns meanwhile, which would excuse much here.
     fn drain(&mut self) -> bool {
         for _ in 0..DRAIN_MS_MAX {
+            self.service.refuse_while_full();
             if self.service.is_log_idle() && self.service.advance_log() {
                 self.after_turn();
                 return !self.service.has_log_failed();

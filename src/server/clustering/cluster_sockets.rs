@@ -47,8 +47,8 @@ impl ClusterSockets {
     ///
     /// # Errors
     ///
-    /// [`StartError`] if the URL is wrong, its host is unknown, or the file of `--cluster-ca` is of
-    /// no use.
+    /// [`StartError`] if the URL is wrong, its host is unknown, the file of `--cluster-ca` is of no
+    /// use, or the nodes have other settings than this process, which would take over from one.
     pub(in crate::server) fn start(
         options: &Options,
         registry: &Registry,
@@ -60,7 +60,7 @@ impl ClusterSockets {
         let ca = options.cluster_ca.as_deref();
         let (sockets, log) = Self::new(url, ca, registry, random, predecessor)?;
         if let Some(state) = predecessor {
-            service.resume_shared_log(Box::new(log), state.position());
+            service.resume_shared_log(Box::new(log), state.position()).map_err(StartError)?;
         } else {
             let node = log.node();
             service.set_shared_log(Box::new(log), node);

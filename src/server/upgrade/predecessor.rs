@@ -19,6 +19,10 @@ use crate::snapshot::{self, LoadError};
 /// The process that this one takes over from.
 pub(in crate::server) struct Predecessor {
     socket: UpgradeSocket,
+    /// Replaces standard input, which is the socket too, once this process may serve. Until then,
+    /// the socket stays open if the start fails: the predecessor kills a process that has closed
+    /// it, which may not have said yet why it fails.
+    null: File,
     /// Listeners that it has sent and this process has not taken yet.
     listeners: Vec<InheritedListener>,
     /// What this process continues the log of the cluster with.
@@ -91,10 +95,9 @@ impl Predecessor {
             return Ok(None);
         }
         let socket = UnixStream::from(stdio::stdin().try_clone_to_owned()?);
-        stdio::dup2_stdin(File::open("/dev/null")?)?;
         let socket = UpgradeSocket::with_timeouts(socket)?;
-        let listeners = Vec::new();
-        Ok(Some(Self { socket, listeners, cluster_log: None, ticket_keys: None }))
+        let (null, listeners) = (File::open("/dev/null")?, Vec::new());
+        Ok(Some(Self { socket, null, listeners, cluster_log: None, ticket_keys: None }))
     }
 
     /// Says hello, then receives the listeners and the hub. `unix_ms` is the present time.
@@ -165,7 +168,7 @@ impl Predecessor {
     /// The socket's error, or `InvalidData` for another message.
     pub(super) fn wait_for_go(&mut self) -> io::Result<()> {
         if self.socket.is_closed() {
-            return Ok(());
+            return Ok(stdio::dup2_stdin(&self.null)?);
         }
         let result = self
             .socket
@@ -180,6 +183,7 @@ impl Predecessor {
             Err(error) => return Err(error),
         }
         self.listeners.clear();
+        stdio::dup2_stdin(&self.null)?;
         self.socket.set_nonblocking()
     }
 

@@ -19,7 +19,9 @@ const TAKEOVER_MAX: Duration = Duration::from_secs(1);
 
 /// The calls before a close may go to another node of a cluster than the read: they do not prove
 /// that it is pending. Its node may wait until it holds the session, or may not have read the
-/// request, which a reset then drops. This is longer on any machine.
+/// request. A server closes a client that was reset without reading its request (a stopped node
+/// shows it), so a reset is silence then. An orderly close comes after the request: the read is
+/// begun, and is closed unless a message has come until then. This is longer on any machine.
 const BEGIN_MAX: Duration = Duration::from_millis(500);
 
 impl World {
@@ -121,15 +123,17 @@ impl World {
         let (now, is_clustered) = (self.clock.now, self.cluster.is_some());
         let Some((link, client)) = self.links.get(token) else { return };
         let may_wait = is_clustered && now - client.asked.0 < BEGIN_MAX;
+        let is_unread = may_wait && mode == LeaveMode::Reset;
+        let begun_ms = at_ms + if may_wait { BEGIN_MAX.as_millis() as u64 } else { 0 };
         // In its handshake, the client has not sent the read.
-        let is_unsure = is_unsure || may_wait || link.is_handshaking();
+        let is_unsure = is_unsure || is_unread || link.is_handshaking();
         let cursors = client.read.as_ref().map(Read::cursors).unwrap_or_default();
         if mode == LeaveMode::HalfClose {
             link.half_close();
             client.owner = Owner::Brief(BriefClient::HalfClosed);
         }
         self.plan(number, |session| {
-            session.close(at_ms, cursors);
+            session.close(begun_ms, cursors);
             if is_unsure {
                 session.unsettle();
             }
