@@ -11,17 +11,18 @@ use super::log_end::LogEnd;
 use super::snapshot_entry::SnapshotEntry;
 use super::value::Value;
 
-/// Time for which a writer that is silent has the lock, in milliseconds.
-const LOCK_MS: &[u8] = b"30000";
+/// Time for which a writer that is silent has the lock, in milliseconds. Short: if the log lacks
+/// records, no process can join before another one has written the snapshot.
+const LOCK_MS: &[u8] = b"6000";
 
 /// Time for which the pieces of a writer that is silent stay, in milliseconds.
 const PIECES_MS: &[u8] = b"60000";
 
 /// Interval in which a writer that waits renews both, in milliseconds.
-const RENEW_MS: u64 = 10_000;
+const RENEW_MS: u64 = 2_000;
 
 /// Time until the next attempt after one that has failed, in milliseconds.
-const RETRY_MS: u64 = 5_000;
+const RETRY_MS: u64 = 2_000;
 
 /// Commands of the transaction: `PERSIST`, `XADD`, `XTRIM`, `UNLINK`, `DEL`.
 const TRANSACTION_COMMANDS: usize = 5;

@@ -53,7 +53,7 @@ impl World {
             expected: Vec::new(),
         };
         world.run(|writer, sending| writer.begin(NAME, END, sending));
-        assert_eq!(world.take(), ["SET {s}:lock 2748 NX PX 30000"]);
+        assert_eq!(world.take(), ["SET {s}:lock 2748 NX PX 6000"]);
         world
     }
 
@@ -98,7 +98,7 @@ impl World {
         assert!(!self.writer.wants_piece());
         self.reply(&[Value::Int(1), Value::Int(1), text("2748")]);
         assert!(self.writer.wants_piece());
-        assert_eq!(self.take(), ["PEXPIRE {s}:lock 30000"]);
+        assert_eq!(self.take(), ["PEXPIRE {s}:lock 6000"]);
         self.reply(&[Value::Int(1)]);
     }
 
