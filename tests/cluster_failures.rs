@@ -443,6 +443,25 @@ fn a_redis_that_keeps_its_data_comes_back_with_the_log() {
 }
 
 #[test]
+fn an_upgrade_of_a_node_waits_for_redis() {
+    let mut cluster = Cluster::start(2);
+    cluster.nodes[0].write("room", "before");
+    cluster.redis.kill();
+    let node = &cluster.nodes[0];
+    let mut waiting = node.client();
+    waiting.send_get("/write", &[("channel", "room"), ("message", "meanwhile")]);
+    node.signal(Signal::USR2);
+    until("the new process is there", || node.logged("upgrade waits for Redis") == 1);
+    cluster.redis.restart();
+    let node = &mut cluster.nodes[0];
+    assert_eq!(waiting.response().ok().json()["id"], 2);
+    node.wait_for_upgrades(1);
+    node.adopt_successor();
+    assert_eq!(cluster.write_in_time(0, "room", "after"), 3);
+    cluster.agree_on("room", &[(1, "before"), (2, "meanwhile"), (3, "after")]);
+}
+
+#[test]
 fn a_node_that_does_not_vouch_makes_readers_begin_again() {
     let mut cluster = Cluster::start(3);
     let epoch = cluster.epoch(0);

@@ -100,6 +100,10 @@ impl Log for ClusterLog {
         !self.events.is_empty() || matches!(self.barriers.front(), Some(Barrier::At(_)))
     }
 
+    fn is_reachable(&self) -> bool {
+        self.is_commands_up && self.is_follower_up && !self.vouching.has_round()
+    }
+
     fn renew_node(&mut self) -> u64 {
         (self.node, self.sequence) = (random_number(self.random), 0);
         // The reply to what was sent is not that to the first record of the new number.

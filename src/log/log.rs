@@ -82,6 +82,12 @@ pub trait Log {
         false
     }
 
+    /// Returns whether records go out and come in, as far as is known. Always true for a log of
+    /// this process alone.
+    fn is_reachable(&self) -> bool {
+        true
+    }
+
     /// Loads the newest snapshot and the records after it: the state of this process is wrong.
     /// [`Event::SnapshotBegins`] comes at once.
     fn reload(&mut self) {}

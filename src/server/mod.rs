@@ -328,7 +328,10 @@ impl Server {
         if self.service.has_log_failed() && !self.service.is_stopping() {
             self.stop_after_failure(now);
         }
-        if is_successor_ready && !self.service.is_draining() {
+        if is_successor_ready {
+            self.upgrade.note_readable(&self.service);
+        }
+        if self.upgrade.may_hand_over(&self.service) {
             let (journal, cluster) = (self.journal.as_ref(), self.cluster.as_ref());
             let tls = self.tls.as_ref();
             self.upgrade.hand_over(&mut self.service, journal, cluster, tls, &self.systemd);

@@ -45,6 +45,13 @@ impl<L: Listener> Service<L> {
         log.state()
     }
 
+    /// Returns whether the log can be reached, as far as is known: what waits for it will not have
+    /// to wait long.
+    #[must_use]
+    pub fn is_log_reachable(&self) -> bool {
+        self.commits.log.as_ref().is_none_or(|log| log.is_reachable())
+    }
+
     /// Proposes that this node leaves the cluster, so that another one holds its sessions at once.
     /// Without another one, the next process that starts inherits them.
     pub(super) fn leave_cluster(&mut self) {

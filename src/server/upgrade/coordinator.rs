@@ -35,8 +35,10 @@ pub(in crate::server) struct UpgradeCoordinator {
 /// An upgrade that was started.
 struct PendingUpgrade {
     successor: Successor,
-    /// Deadline of its hello.
+    /// Deadline of its hello, and of the moment at which the log can be handed over.
     deadline: Millis,
+    /// It has said hello, or has exited.
+    is_readable: bool,
 }
 
 impl UpgradeCoordinator {
@@ -112,7 +114,7 @@ impl UpgradeCoordinator {
             Ok(successor) => {
                 log::info!("upgrade started successor={}", successor.id());
                 let deadline = now.after(START_TIMEOUT_MS);
-                self.successor = Some(PendingUpgrade { successor, deadline });
+                self.successor = Some(PendingUpgrade { successor, deadline, is_readable: false });
             }
             Err(error) => {
                 log::error!("upgrade failed: cannot start the new process: {error}");
@@ -121,8 +123,25 @@ impl UpgradeCoordinator {
         }
     }
 
-    /// Hands over to the successor. To be called once its socket is readable: it has said hello, or
-    /// has exited.
+    /// Notes that the socket of the successor is readable: it has said hello, or has exited.
+    pub(in crate::server) fn note_readable(&mut self, service: &Service<OsListener>) {
+        if let Some(pending) = &mut self.successor {
+            pending.is_readable = true;
+            if !service.is_log_reachable() {
+                log::info!("upgrade waits for Redis successor={}", pending.successor.id());
+            }
+        }
+    }
+
+    /// Returns whether to hand over to the successor. In a cluster, that waits until Redis can be
+    /// reached, since this process does nothing else meanwhile.
+    pub(in crate::server) fn may_hand_over(&self, service: &Service<OsListener>) -> bool {
+        self.successor.as_ref().is_some_and(|pending| pending.is_readable)
+            && service.is_log_reachable()
+            && !service.is_draining()
+    }
+
+    /// Hands over to the successor.
     pub(in crate::server) fn hand_over(
         &mut self,
         service: &mut Service<OsListener>,
@@ -189,10 +208,16 @@ impl UpgradeCoordinator {
         service: &mut Service<OsListener>,
         systemd: &Systemd,
     ) {
-        let Some(PendingUpgrade { successor, deadline }) = &mut self.successor else { return };
+        let Some(PendingUpgrade { successor, deadline, is_readable }) = &mut self.successor else {
+            return;
+        };
         if !service.is_draining() {
             if service.hub().1.mono >= *deadline {
-                self.abort("the new process takes too long to start", systemd);
+                let reason = match is_readable {
+                    true => "Redis cannot be reached",
+                    false => "the new process takes too long to start",
+                };
+                self.abort(reason, systemd);
             }
             return;
         }
