@@ -10,7 +10,6 @@ use support::session::Verdict;
 use crate::broker::UNIX_MS;
 use crate::calls::ROOM;
 use crate::person::Person;
-use crate::plan::Sizes;
 use crate::request::{Kind, Request};
 use crate::world::World;
 
@@ -249,8 +248,8 @@ impl World {
                     || session.is_none_or(|session| session.ended.is_some())
             });
             let is_late = waited >= self.plan.poll_ms;
-            // A node for which the log was trimmed too early loads the snapshot.
-            let is_trimmed = self.plan.sizes.snapshot_min < Sizes::REAL.snapshot_min;
+            // A node for which the log lacks its beginning too early loads the snapshot.
+            let is_trimmed = self.plan.sizes.are_small();
             let behind_until = self.nodes[request.node].disturbed_at + self.plan.quiet_ms();
             let has_loaded = is_trimmed && behind_until >= request.sent_at;
             let is_ok = is_late || is_dismissed || has_loaded;
