@@ -216,7 +216,7 @@ impl World {
             }
             let Some((link, client)) = self.links.remove(token) else { continue };
             link.close(Close::Orderly);
-            self.lose_client(client);
+            self.lost_reads.extend(client.read.map(|read| (client.owner, read)));
         }
         self.slow_readers.retain(|token| self.links.get(*token).is_some());
         if self.harness.is_some_and(|token| self.links.get(token).is_none()) {
@@ -233,7 +233,6 @@ impl World {
         }
         self.count(if is_certain { "calls refused" } else { "calls with an unknown outcome" });
         let Owner::WriteConn(index) = owner else { return Ok(()) };
-        self.may_not_have_left(index, &call.what);
         match self.user(index).state {
             State::Arriving => self.be_gone(index),
             State::Leaving(LeaveMode::Goodbye | LeaveMode::ChannelByChannel, _) => {

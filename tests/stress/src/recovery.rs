@@ -6,7 +6,7 @@ use support::fault::Checked;
 use support::reader::Since;
 use support::session::Session;
 
-use crate::client::{Client, Owner, What};
+use crate::client::Owner;
 use crate::link::{Close, ReadRate, Token};
 use crate::read::{Form, Read};
 use crate::user::{LeaveMode, Sort, State};
@@ -20,27 +20,7 @@ impl World {
         for token in self.links.tokens() {
             let Some((link, client)) = self.links.remove(token) else { continue };
             link.close(Close::Orderly);
-            self.lose_client(client);
-        }
-    }
-
-    /// Keeps the read of a client whose link is lost, with calls that may have had no effect.
-    pub(crate) fn lose_client(&mut self, client: Client) {
-        if let Owner::WriteConn(index) = client.owner {
-            for call in &client.calls {
-                self.may_not_have_left(index, &call.what);
-            }
-        }
-        self.lost_reads.extend(client.read.map(|read| (client.owner, read)));
-    }
-
-    /// If a call without effect was to leave a channel, the user is in the channel still, and says
-    /// goodbye to it in the end.
-    pub(crate) fn may_not_have_left(&mut self, index: u32, what: &What) {
-        let What::GoodbyeOf(channel) = *what else { return };
-        let channels = &mut self.user(index).channels;
-        if !channels.contains(&channel) {
-            channels.push(channel);
+            self.lost_reads.extend(client.read.map(|read| (client.owner, read)));
         }
     }
 
