@@ -131,9 +131,7 @@ fn value_of(frame: Frame) -> Value {
     match frame {
         Frame::BulkString(None) | Frame::Array(None) => Value::Nil,
         Frame::Integer(number) => Value::Int(number),
-        Frame::SimpleString(bytes) | Frame::BulkString(Some(bytes)) => {
-            Value::Text(bytes.as_ref().into())
-        }
+        Frame::SimpleString(bytes) | Frame::BulkString(Some(bytes)) => Value::Text(bytes.into()),
         Frame::Error(text) => Value::Error(String::from_utf8_lossy(&text).into()),
         Frame::Array(Some(frames)) => Value::Array(frames.into_iter().map(value_of).collect()),
     }
@@ -361,6 +359,14 @@ mod tests {
         let long = format!("${}\r\n", "9".repeat(20));
         let (_, error) = decode(Limits::default(), long.as_bytes(), 7);
         assert_eq!(error, Some(RespError::TooLarge));
+    }
+
+    #[test]
+    fn texts_are_parts_of_their_reply() {
+        let (values, _) = decode(Limits::default(), b"*2\r\n$2\r\nab\r\n$3\r\ncde\r\n", 3);
+        let [Value::Array(texts)] = &values[..] else { panic!("an array") };
+        let starts: Vec<_> = texts.iter().map(|it| it.as_text().unwrap().as_ptr().addr()).collect();
+        assert_eq!(starts[1] - starts[0], b"ab\r\n$3\r\n".len());
     }
 
     #[test]
