@@ -33,4 +33,4 @@ pub use sentinel::{primary_in, push_question};
 pub use state::ClusterLogState;
 pub use stream_id::StreamId;
 pub use url::{BadUrl, ClusterUrl, Host, Login, Servers};
-pub use value::{ErrorKind, Value};
+pub use value::{ErrorKind, Text, Value};

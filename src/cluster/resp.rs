@@ -131,9 +131,7 @@ fn value_of(frame: Frame) -> Value {
     match frame {
         Frame::BulkString(None) | Frame::Array(None) => Value::Nil,
         Frame::Integer(number) => Value::Int(number),
-        Frame::SimpleString(bytes) | Frame::BulkString(Some(bytes)) => {
-            Value::Text(bytes.as_ref().into())
-        }
+        Frame::SimpleString(bytes) | Frame::BulkString(Some(bytes)) => Value::Text(bytes.into()),
         Frame::Error(text) => Value::Error(String::from_utf8_lossy(&text).into()),
         Frame::Array(Some(frames)) => Value::Array(frames.into_iter().map(value_of).collect()),
     }
@@ -158,12 +156,18 @@ impl ReplyEnd {
     /// complete. It may be malformed in other ways than the structure.
     fn find(&mut self, input: &[u8], limits: &Limits) -> Result<Option<usize>, RespError> {
         while let Some(&kind) = input.get(self.at) {
-            let Some(line_end) = self.line_end(input, kind, limits)? else { return Ok(None) };
-            let line = &input[self.at + 1..line_end];
-            let length = if matches!(kind, b'$' | b'*') { length(line)? } else { None };
-            let children = length.filter(|_| kind == b'*').unwrap_or(0);
-            let text = length.filter(|_| kind == b'$').map_or(0, |text| text.saturating_add(2));
-            let end = (line_end + 2).saturating_add(text);
+            let line = match kind {
+                b'$' | b'*' => find_length(&input[self.at + 1..], limits)?,
+                b'+' | b'-' | b':' => self.line_end(input, limits)?.map(|end| (end, None)),
+                _ => return Err(RespError::Malformed),
+            };
+            let Some((line, length)) = line else { return Ok(None) };
+            let (children, text) = match (kind, length) {
+                (b'*', Some(children)) => (children, 0),
+                (b'$', Some(text)) => (0, text.saturating_add(2)),
+                _ => (0, 0),
+            };
+            let end = (self.at + 1 + line + 2).saturating_add(text);
             if end > limits.reply || children >= limits.values - self.announced {
                 return Err(RespError::TooLarge);
             }
@@ -198,18 +202,8 @@ impl ReplyEnd {
         true
     }
 
-    /// Returns the index of the end of the line that begins at `at`.
-    fn line_end(
-        &mut self,
-        input: &[u8],
-        kind: u8,
-        limits: &Limits,
-    ) -> Result<Option<usize>, RespError> {
-        let line_max = match kind {
-            b'+' | b'-' | b':' => limits.line,
-            b'$' | b'*' => LENGTH_MAX.min(limits.line),
-            _ => return Err(RespError::Malformed),
-        };
+    /// Returns the bytes of the line of the value at `at`, without its type and its end.
+    fn line_end(&mut self, input: &[u8], limits: &Limits) -> Result<Option<usize>, RespError> {
         let start = self.at + 1;
         let from = start.max(self.searched);
         let ends = memchr::memchr_iter(b'\n', &input[from..]).map(|index| from + index);
@@ -219,19 +213,42 @@ impl ReplyEnd {
         }
         // The last byte may belong to the end of the line.
         let length = end.unwrap_or(input.len().saturating_sub(1)).saturating_sub(start);
-        if length > line_max { Err(RespError::LineTooLong) } else { Ok(end) }
+        if length > limits.line {
+            return Err(RespError::LineTooLong);
+        }
+        Ok(end.map(|_| length))
     }
 }
 
-/// Parses the length of a string or of an array. `None` for a null.
-fn length(line: &[u8]) -> Result<Option<usize>, RespError> {
-    if line == b"-1" {
-        return Ok(None);
+/// Reads the length of a string or of an array at the front of the input. Returns the bytes of its
+/// line without the end, and the length: `None` for a null. Each record comes with five such lines,
+/// of a few bytes.
+fn find_length(input: &[u8], limits: &Limits) -> Result<Option<(usize, Option<usize>)>, RespError> {
+    let line_max = LENGTH_MAX.min(limits.line);
+    let mut length = 0_usize;
+    for (index, byte) in input.iter().take(line_max + 1).enumerate() {
+        match byte {
+            // A number beyond usize is beyond every limit too.
+            b'0'..=b'9' => {
+                length = length.saturating_mul(10).saturating_add(usize::from(byte - b'0'));
+            }
+            b'\r' => {
+                let length = match &input[..index] {
+                    b"-1" => None,
+                    [] | [b'-', ..] => return Err(RespError::Malformed),
+                    _ => Some(length),
+                };
+                return match input.get(index + 1) {
+                    Some(b'\n') => Ok(Some((index, length))),
+                    Some(_) => Err(RespError::Malformed),
+                    None => Ok(None),
+                };
+            }
+            b'-' if index == 0 => {}
+            _ => return Err(RespError::Malformed),
+        }
     }
-    let is_number = !line.is_empty() && line.iter().all(u8::is_ascii_digit);
-    let text = std::str::from_utf8(line).ok().filter(|_| is_number).ok_or(RespError::Malformed)?;
-    // A number beyond usize is beyond every limit too.
-    Ok(Some(text.parse().unwrap_or(usize::MAX)))
+    if input.len() > line_max { Err(RespError::LineTooLong) } else { Ok(None) }
 }
 
 impl fmt::Display for RespError {
@@ -310,7 +327,7 @@ mod tests {
             b"*1\r\n*0\r\n",
             b"*1\r\n*1\r\n*0\r\n",
         ];
-        let refused: [(&[u8], RespError); 12] = [
+        let refused: [(&[u8], RespError); 18] = [
             (b"+12345\r\n", RespError::LineTooLong),
             (b"+123456", RespError::LineTooLong),
             (b"*1\r\n*1\r\n*1\r\n", RespError::TooDeep),
@@ -319,7 +336,13 @@ mod tests {
             (b"$34\r\n", RespError::TooLarge),
             (b"*9999\r\n", RespError::TooLarge),
             (b"*2\r\n$20\r\n12345678901234567890\r\n$10\r\n", RespError::TooLarge),
+            (b"$12345", RespError::LineTooLong),
             (b"$-2\r\n", RespError::Malformed),
+            (b"*-11\r\n", RespError::Malformed),
+            (b"$1-1\r\n", RespError::Malformed),
+            (b"*+1\r\n", RespError::Malformed),
+            (b"$\r\n", RespError::Malformed),
+            (b"$1\ra", RespError::Malformed),
             (b"$1\r\nab\r", RespError::Malformed),
             (b":1x\r\n", RespError::Malformed),
             (b"HTTP/1.1", RespError::Malformed),
@@ -336,6 +359,14 @@ mod tests {
         let long = format!("${}\r\n", "9".repeat(20));
         let (_, error) = decode(Limits::default(), long.as_bytes(), 7);
         assert_eq!(error, Some(RespError::TooLarge));
+    }
+
+    #[test]
+    fn texts_are_parts_of_their_reply() {
+        let (values, _) = decode(Limits::default(), b"*2\r\n$2\r\nab\r\n$3\r\ncde\r\n", 3);
+        let [Value::Array(texts)] = &values[..] else { panic!("an array") };
+        let starts: Vec<_> = texts.iter().map(|it| it.as_text().unwrap().as_ptr().addr()).collect();
+        assert_eq!(starts[1] - starts[0], b"ab\r\n$3\r\n".len());
     }
 
     #[test]

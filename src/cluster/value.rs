@@ -1,5 +1,9 @@
 //! Replies of Redis.
 
+use std::ops::Deref;
+
+use bytes::Bytes;
+
 /// One reply, or an element of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
@@ -8,12 +12,17 @@ pub enum Value {
     /// A number.
     Int(i64),
     /// A bulk string or a simple string.
-    Text(Box<[u8]>),
+    Text(Text),
     /// An error. It may quote the command, so it is not for a log; see [`Value::error_kind`].
     Error(Box<str>),
     /// Several values.
     Array(Vec<Value>),
 }
+
+/// Bytes of a string: a part of the reply, whose memory lives as long as one of its strings. So a
+/// page of records takes no memory for each of their strings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text(Bytes);
 
 /// Errors that callers treat in different ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +80,32 @@ impl Value {
             Self::Array(values) => values.iter().map(Self::memory).sum(),
         };
         size_of::<Self>() + content
+    }
+}
+
+impl Deref for Text {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Bytes> for Text {
+    fn from(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+}
+
+impl From<&[u8]> for Text {
+    fn from(bytes: &[u8]) -> Self {
+        Self(Bytes::copy_from_slice(bytes))
+    }
+}
+
+impl From<Vec<u8>> for Text {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
     }
 }
 

@@ -208,7 +208,8 @@ impl Chance {
         if !hub.begin_record(record_now, node, sequence) {
             return;
         }
-        let proposals = Proposals::from_bytes(commands.to_vec());
+        let mut proposals = Proposals::default();
+        proposals.fill(commands);
         let mut at = ProposalCursor::default();
         while let Ok(Some(proposal)) = proposals.next(&mut at) {
             let position = (record << 20) + u64::from(at.index());

@@ -71,10 +71,9 @@ pub(super) struct WriteHint {
 }
 
 impl Proposals {
-    /// Makes the commands of another process, whose number is unknown.
-    #[must_use]
-    pub fn from_bytes(bytes: Vec<u8>) -> Self {
-        Self { bytes, ..Self::default() }
+    /// Takes commands of another process, whose number is unknown. There must be no others.
+    pub fn fill(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
     }
 
     /// Returns the CBOR.

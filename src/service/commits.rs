@@ -179,6 +179,13 @@ impl Commits {
         self.spare.take().unwrap_or_default()
     }
 
+    /// Begins a record with these commands of another process, without calls.
+    pub(super) fn new_foreign_record(&mut self, commands: &[u8]) -> Box<CommitRecord> {
+        let mut record = self.new_record();
+        record.commands.fill(commands);
+        record
+    }
+
     /// Keeps the memory of a record for the next one.
     pub(super) fn recycle(&mut self, mut record: Box<CommitRecord>) {
         record.clear();
@@ -384,5 +391,22 @@ impl WaitingCall {
             WaitingResponse::Ready(bytes, _) => bytes.capacity(),
             WaitingResponse::Retry(..) => 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_another_process_takes_the_memory_of_an_earlier_record() {
+        let mut commits = Commits::default();
+        let mut record = commits.new_record();
+        record.commands.fill(&[0; 1_000]);
+        let memory = record.commands.bytes().as_ptr();
+        commits.recycle(record);
+        let record = commits.new_foreign_record(b"commands");
+        assert_eq!(record.commands.bytes(), b"commands");
+        assert_eq!(record.commands.bytes().as_ptr(), memory);
     }
 }

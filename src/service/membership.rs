@@ -123,7 +123,7 @@ impl<L: Listener> Service<L> {
         }
         match event {
             Event::Outcome(_) => unreachable!("every log has outcomes"),
-            Event::Record(record) => self.begin_shared_record(record),
+            Event::Record(record) => self.begin_shared_record(&record),
             Event::Barrier => self.end_barrier(),
             Event::SnapshotBegins { log_time_ahead_ms } => self.begin_load(log_time_ahead_ms),
             Event::SnapshotPiece(piece) => self.load_piece(&piece),

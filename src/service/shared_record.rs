@@ -3,28 +3,24 @@
 use super::commits::CommitRecord;
 use super::listener::Listener;
 use super::service::Service;
-use crate::hub::{Millis, Now, Proposals};
+use crate::hub::{Millis, Now};
 use crate::log::SharedRecord;
 
 impl<L: Listener> Service<L> {
     /// Begins to apply a record, of this process or of another one, unless it came before.
-    pub(super) fn begin_shared_record(&mut self, record: SharedRecord) {
+    pub(super) fn begin_shared_record(&mut self, record: &SharedRecord) {
         let hub = &mut self.hub;
-        let SharedRecord { position, node, sequence, mono_ms, unix_ms, .. } = record;
+        let SharedRecord { position, node, sequence, mono_ms, unix_ms, .. } = *record;
         let now = hub.record_time(Now { mono: Millis(mono_ms), unix_ms });
         let is_new = hub.begin_record(now, node, sequence);
         let pending = if record.is_pending { self.take_pending_record() } else { None };
-        // Of another process, or one that this process has given up to load a state.
-        let foreign = || {
-            let commands = Proposals::from_bytes(record.commands);
-            Box::new(CommitRecord { commands, ..CommitRecord::default() })
-        };
-        let mut applying = pending.unwrap_or_else(foreign);
         let commits = &mut self.commits;
         if !is_new {
             commits.position = position;
             return;
         }
+        // Of another process, or one that this process has given up to load a state.
+        let mut applying = pending.unwrap_or_else(|| commits.new_foreign_record(&record.commands));
         (applying.position, applying.now) = (position, now);
         commits.applying = Some(applying);
     }

@@ -28,7 +28,7 @@ impl World {
             Machine::new(plan, config, random, entry(self.now, &numbering))
         });
         self.log = Some(Log { is_hashed: true, machine, ..Log::default() });
-        self.append_record(&Proposals::from_bytes(numbering));
+        self.append_bytes(&numbering);
     }
 
     /// Applies the commands of the last call, if this run does so at once.
@@ -110,7 +110,14 @@ impl World {
         let mut commands = Vec::new();
         minicbor::encode(command, &mut commands).expect("a Vec takes all bytes");
         self.probe(channel);
-        self.append_record(&Proposals::from_bytes(commands));
+        self.append_bytes(&commands);
+    }
+
+    /// Appends a record of commands that this process has not proposed.
+    fn append_bytes(&mut self, commands: &[u8]) {
+        let mut proposals = Proposals::default();
+        proposals.fill(commands);
+        self.append_record(&proposals);
     }
 
     /// Appends a record and applies it as the process does that has proposed it: a recovery, which
