@@ -106,6 +106,11 @@ impl Sizes {
     /// Those of the program.
     pub(crate) const REAL: Self =
         Self { step_weight: 1, snapshot_min: 16 << 20, tail_max: 8 << 20 };
+
+    /// Returns whether the log may lose its beginning, or a node its kept records.
+    pub(crate) fn are_small(&self) -> bool {
+        self.snapshot_min < Self::REAL.snapshot_min || self.tail_max < Self::REAL.tail_max
+    }
 }
 
 /// Parses arguments of the server.
