@@ -101,7 +101,8 @@ impl World {
             (_, None) => {}
             // The pending read is answered at the end of the session.
             (LeaveMode::Goodbye | LeaveMode::Silence, _) => return Ok(()),
-            (LeaveMode::ChannelByChannel, _) => self.plan(number, Session::fall_silent),
+            // A goodbye of before, to a channel that the user no longer counts, may be lost.
+            (LeaveMode::ChannelByChannel, _) => self.plan(number, Session::depart),
             (LeaveMode::Close | LeaveMode::Reset | LeaveMode::HalfClose, Some(token)) => {
                 if self.look(token)? || self.is_about_to_be_answered(token) {
                     return self.begin_barrier(index, mode);

@@ -93,6 +93,15 @@ fn a_crash_loses_nothing_that_was_acknowledged() {
         let seen = goodbye(&mut ledger, 2, Reason::Timeout, 4_000);
         assert_eq!(seen.is_ok(), is_right, "answered: {is_answered}");
     }
+    // A read that closes ends the session where a goodbye was lost, and nowhere else.
+    for (calls, answers, is_right) in [(0, 0, false), (1, 1, false), (1, 0, true)] {
+        let mut ledger = introduced();
+        (0..calls).for_each(|_| its(&mut ledger).leaves.push(0));
+        (0..answers).for_each(|_| its(&mut ledger).left_channel(0));
+        its(&mut ledger).depart();
+        let seen = goodbye(&mut ledger, 2, Reason::Closed, 1_100);
+        assert_eq!(seen.is_ok(), is_right, "{calls} calls, {answers} answers: {seen:?}");
+    }
     // Numbers of connections continue.
     let mut ledger = introduced();
     see(&mut ledger, (2, 1_900), Kind::Introduction, 5, Some(text(2, 0))).unwrap();

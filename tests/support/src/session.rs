@@ -115,6 +115,16 @@ impl Session {
         (self.lives, self.timeout) = (false, Verdict::Meant);
     }
 
+    /// It has left its channels one by one, no client calls any more, and its pending read is about
+    /// to close. Where a `/goodbye` had no response, it may be a member still: then the closing
+    /// ends it.
+    pub fn depart(&mut self) {
+        self.fall_silent();
+        if self.leaves.iter().any(|channel| !self.left.contains(channel)) {
+            self.closings.push(0);
+        }
+    }
+
     /// The server changes while the session is being closed: it may be closed, or fall silent.
     pub fn unsettle(&mut self) {
         if !self.lives && self.ended.is_none() && !self.closings.is_empty() {
