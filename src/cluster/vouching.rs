@@ -117,7 +117,7 @@ pub(super) struct Decision {
     /// The records before those are lost to Redis: it needs a snapshot.
     pub(super) is_cut: bool,
     /// Then append a record without commands, so that there is a stream.
-    pub(super) is_empty: bool,
+    pub(super) needs_record: bool,
     /// Then append a record with a new epoch.
     pub(super) resets: bool,
 }
@@ -256,7 +256,7 @@ impl Round {
             node == own.node || seen().is_some_and(|at| now_ms < at + FRESH_MS)
         };
         let fresh = || view.vouches.iter().filter(|vouch| is_fresh(vouch.node));
-        let decide = |after| Decision { after, is_cut: false, is_empty: false, resets: false };
+        let decide = |after| Decision { after, is_cut: false, needs_record: false, resets: false };
         let Some(last) = last.filter(|_| is_member) else {
             // A node that has a state decides.
             if fresh().any(|vouch| vouch.node != own.node) || !is_late {
@@ -281,14 +281,14 @@ impl Round {
                 if !view.has_own {
                     return Verdict::Contradicted { is_member };
                 }
-                Decision { is_empty: view.end.is_none(), resets, ..decide(None) }
+                Decision { needs_record: view.end.is_none(), resets, ..decide(None) }
             }
             Some(end) if own.tail.has_after(end) => Decision { resets, ..decide(Some(end.id)) },
             // The log of other nodes.
             Some(end) if end.id >= base => return Verdict::Contradicted { is_member },
             _ => {
-                let (is_cut, is_empty) = (!own.tail.is_whole(), own.tail.is_empty());
-                Decision { is_cut, is_empty, resets, ..decide(Some(base)) }
+                let (is_cut, needs_record) = (!own.tail.is_whole(), own.tail.is_empty());
+                Decision { is_cut, needs_record, resets, ..decide(Some(base)) }
             }
         })
     }

@@ -138,7 +138,7 @@ impl ClusterLog {
     /// Makes the log whole, whose newest snapshot has this name. The next vouch finds out whether
     /// it is.
     fn decide(&mut self, decision: Decision, view: &View, snapshot: u64) {
-        let Decision { after, is_cut, is_empty, resets } = decision;
+        let Decision { after, is_cut, needs_record, resets } = decision;
         let (level, what) = match (after.is_some(), resets) {
             (_, true) => (Level::Warn, "records may be lost; message ids begin a new epoch"),
             (true, false) => {
@@ -167,7 +167,7 @@ impl ClusterLog {
         if is_cut {
             self.announce_snapshot(snapshot, self.tail.base());
         }
-        if is_empty {
+        if needs_record {
             let last = end_id.max(last_id);
             let id = StreamId { number: last.number.saturating_add(1), ..last }.to_string();
             let value = entry::encode(NO_NODE, 0, &[]);

@@ -79,7 +79,7 @@ fn append(after: u64) -> Decision {
 }
 
 /// The decision that the log is whole.
-const KEEP: Decision = Decision { after: None, is_cut: false, is_empty: false, resets: false };
+const KEEP: Decision = Decision { after: None, is_cut: false, needs_record: false, resets: false };
 
 /// The decision that it needs a new epoch.
 const RESET: Decision = Decision { resets: true, ..KEEP };
@@ -220,7 +220,7 @@ fn a_node_that_has_kept_no_record_has_its_state() {
     node.judge_tails(0, log_up_to(7, 7), &vouches);
     assert_eq!(node.judge_tails(0, log_up_to(7, 7), &vouches), Verdict::Decide(KEEP));
     // A record is needed, so that there is a stream.
-    let empty = Decision { is_empty: true, ..KEEP };
+    let empty = Decision { needs_record: true, ..KEEP };
     let verdict = node.judge_tails(100, log_up_to(0, 8), &vouches);
     assert_eq!(verdict, Verdict::Decide(Decision { is_cut: true, after: Some(id(7)), ..empty }));
     let view = View { snapshot_end: Some(seal(7)), has_own: true, ..log_up_to(0, 8) };
