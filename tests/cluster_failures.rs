@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Client, EventStream, Finished, Server, command, run, until};
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 use serde_json::Value as Json;
 use support::redis::Redis;
 
@@ -452,6 +452,11 @@ fn an_upgrade_of_a_node_waits_for_redis() {
     waiting.send_get("/write", &[("channel", "room"), ("message", "meanwhile")]);
     node.signal(Signal::USR2);
     until("the new process is there", || node.logged("upgrade waits for Redis") == 1);
+    // One that ends meanwhile makes way for another one at once.
+    kill_process(node.successors()[0], Signal::KILL).expect("it waits");
+    until("the end is noticed", || node.logged("the new process has ended") == 1);
+    node.signal(Signal::USR2);
+    until("the new process is there", || node.logged("upgrade waits for Redis") == 2);
     cluster.redis.restart();
     let node = &mut cluster.nodes[0];
     assert_eq!(waiting.response().ok().json()["id"], 2);

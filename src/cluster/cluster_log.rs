@@ -16,7 +16,7 @@ use super::state::ClusterLogState;
 use super::stream_id::StreamId;
 use super::tail::{self, Tail};
 use super::value::ErrorKind;
-use super::vouching::Vouching;
+use super::vouching::{Decision, Vouching};
 use crate::log::Event;
 
 /// No snapshot is made of a log below this size.
@@ -70,6 +70,8 @@ pub struct ClusterLog {
     /// The nodes, and commands that begin a numbering, for the round of vouches that goes on.
     pub(super) members: Option<Vec<u64>>,
     pub(super) renumbering: Vec<u8>,
+    /// Decision of this node that Redis has not taken yet.
+    pub(super) deciding: Option<Deciding>,
 
     /// End of the records that were read, and of those that were taken.
     pub(super) read: LogEnd,
@@ -114,6 +116,17 @@ pub(super) struct Pending {
     pub(super) probe_at_ms: u64,
 }
 
+/// A decision of a round of vouches, with what it was made from.
+pub(super) struct Deciding {
+    pub(super) decision: Decision,
+    /// Nodes that have vouched, each with the last record that it has read.
+    pub(super) counted: Vec<(u64, StreamId)>,
+    /// Last record of the log.
+    pub(super) end_id: StreamId,
+    /// The newest snapshot.
+    pub(super) newest: Option<SnapshotEntry>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Barrier {
     Unsent,
@@ -135,6 +148,8 @@ pub(super) enum Expected {
     Step,
     /// What Redis holds: the end of such a transaction.
     View,
+    /// The end of a stream that Redis watches now. It was this one when a decision was made.
+    Unchanged(StreamId),
 }
 
 impl ClusterLog {
@@ -172,6 +187,7 @@ impl ClusterLog {
             tail: Tail::after(LogEnd::default(), tail::BYTES_MAX),
             members: None,
             renumbering: Vec::new(),
+            deciding: None,
             read: LogEnd::default(),
             taken: LogEnd::default(),
             read_id: StreamId::default(),

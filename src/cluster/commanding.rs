@@ -54,6 +54,7 @@ impl ClusterLog {
     pub(super) fn on_commands_down(&mut self) {
         self.is_commands_up = false;
         self.expected.clear();
+        self.deciding = None;
         self.writer.on_disconnected(self.now_ms);
         if let Some(pending) = &mut self.pending {
             pending.forget_reply();
@@ -93,6 +94,7 @@ impl ClusterLog {
                 self.on_step(value);
             }
             Some(Expected::View) => self.on_view(value),
+            Some(Expected::Unchanged(last_id)) => self.on_watched(last_id, value),
             None => {}
         }
     }
@@ -247,7 +249,7 @@ impl Pending {
 }
 
 /// Returns the id of the last entry of the stream, in a reply of `XREVRANGE`. `None` for an error.
-fn parse_end(value: &Value) -> Option<StreamId> {
+pub(super) fn parse_end(value: &Value) -> Option<StreamId> {
     match value.as_array()? {
         [] => Some(StreamId::default()),
         [newest, ..] => Entry::parse(newest).map(|(id, _)| id),

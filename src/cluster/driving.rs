@@ -101,7 +101,8 @@ impl Log for ClusterLog {
     }
 
     fn is_reachable(&self) -> bool {
-        self.is_commands_up && self.is_follower_up && !self.vouching.has_round()
+        let is_up = self.is_commands_up && self.is_follower_up;
+        is_up && !self.vouching.has_round() && self.reader.is_none()
     }
 
     fn renew_node(&mut self) -> u64 {

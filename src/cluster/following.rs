@@ -110,7 +110,7 @@ impl ClusterLog {
     }
 
     /// Notes the newest snapshot. Returns false if the log was trimmed beyond what this process has
-    /// read: then it reads the snapshot.
+    /// read: then it reads the snapshot, once there is one.
     pub(super) fn on_snapshots(&mut self, entries: &Value) -> bool {
         let Some((id, newest)) = SnapshotEntry::parse_all(entries).last() else { return true };
         self.newest_id = id;
@@ -118,6 +118,11 @@ impl ClusterLog {
         let Some(newest) = newest else { return true };
         self.newest = Some(newest);
         if newest.end.last.id > self.read_id {
+            if newest.is_missing() {
+                // Until then, this process may be the only one with a state.
+                self.suspect();
+                return false;
+            }
             log::warn!("cluster: this node was too slow: the log has lost records it had not read");
             self.reload();
             return false;

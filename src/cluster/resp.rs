@@ -73,6 +73,8 @@ pub struct Decoder {
     input: BytesMut,
     end: ReplyEnd,
     limits: Limits,
+    /// Bytes of the last reply that was taken.
+    reply_bytes: usize,
     /// Error that has ended the input.
     error: Option<RespError>,
 }
@@ -87,7 +89,8 @@ impl Decoder {
     /// Creates a decoder without input.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { input: BytesMut::new(), end: ReplyEnd::default(), limits, error: None }
+        let (input, end) = (BytesMut::new(), ReplyEnd::default());
+        Self { input, end, limits, reply_bytes: 0, error: None }
     }
 
     /// Appends bytes of the server. If the caller takes all replies before it pushes more, the
@@ -110,8 +113,15 @@ impl Decoder {
         reply.map(|frame| frame.map(value_of))
     }
 
+    /// Bytes of the last reply that was taken: each of its texts keeps all of them in memory.
+    #[must_use]
+    pub fn reply_bytes(&self) -> usize {
+        self.reply_bytes
+    }
+
     fn take_frame(&mut self) -> Result<Option<Frame>, RespError> {
         let Some(length) = self.end.find(&self.input, &self.limits)? else { return Ok(None) };
+        self.reply_bytes = length;
         let reply = self.input.split_to(length).freeze();
         if self.input.is_empty() && self.input.capacity() > KEPT_CAPACITY {
             self.input = BytesMut::new();

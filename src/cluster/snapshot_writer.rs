@@ -200,6 +200,9 @@ impl SnapshotWriter {
             (Newest, Step::Checking) => {
                 let newest = SnapshotEntry::parse_all(value).next();
                 let is_later = match newest {
+                    Some((_, Some(newest))) if newest.is_missing() => {
+                        newest.end.last.id <= open.entry.end.last.id
+                    }
                     Some((_, Some(newest))) => newest.end.last.id < open.entry.end.last.id,
                     // One of a later version of this program.
                     Some((_, None)) => false,

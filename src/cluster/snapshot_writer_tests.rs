@@ -123,8 +123,10 @@ fn text(text: &str) -> Value {
 }
 
 /// The reply to the question for the newest snapshot.
-fn newest(name: u64, end: LogEnd) -> Value {
-    let entry = SnapshotEntry::new(name, end).encode();
+fn newest(name: u64, pieces: u64, end: LogEnd) -> Value {
+    let mut entry = SnapshotEntry::new(name, end);
+    entry.pieces = pieces;
+    let entry = entry.encode();
     let fields = Value::Array(vec![text("r"), Value::Text(entry.into())]);
     Value::Array(vec![Value::Array(vec![text("5-1"), fields])])
 }
@@ -133,7 +135,9 @@ fn newest(name: u64, end: LogEnd) -> Value {
 fn a_transaction_makes_a_snapshot_the_newest_one_and_trims_the_log() {
     for (found, older) in [
         (Value::Array(Vec::new()), "UNLINK {s}:lock"),
-        (newest(7, LogEnd::default()), "UNLINK {s}:snapshot:0000000000000007"),
+        (newest(7, 1, LogEnd::default()), "UNLINK {s}:snapshot:0000000000000007"),
+        // The log lacks all records up to this one.
+        (newest(7, 0, END), "UNLINK {s}:snapshot:0000000000000007"),
     ] {
         let mut world = World::new();
         world.finish();
@@ -165,8 +169,8 @@ fn a_snapshot_that_may_not_become_the_newest_one_is_given_up() {
         [text("7"), Value::Int(1), none.clone()],
         [Value::Nil, Value::Int(1), none.clone()],
         [text("2748"), Value::Int(0), none],
-        [text("2748"), Value::Int(1), newest(7, later)],
-        [text("2748"), Value::Int(1), newest(7, END)],
+        [text("2748"), Value::Int(1), newest(7, 1, later)],
+        [text("2748"), Value::Int(1), newest(7, 1, END)],
         [text("2748"), Value::Int(1), Value::Error("WRONGTYPE".into())],
     ] {
         let mut world = World::new();

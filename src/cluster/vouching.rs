@@ -11,15 +11,16 @@
 //! told its readers: so a record with a new epoch is appended too.
 //!
 //! The decision is the field `done` of the hash, with the id of the record up to which the log is
-//! whole. Two nodes may decide at once. Then Redis takes each record once, as ids have to rise. A
-//! node whose last record is not in the log afterwards is contradicted: it begins a new epoch, and
-//! loads its state again.
+//! whole. Redis takes it only if the log is still the one that it was made from. A node whose last
+//! record is not in the log afterwards is contradicted: it begins a new epoch, and loads its state
+//! again. A node that the decision has counted and whose records are in the snapshot now is not.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::mem;
 
 use super::log_end::Seal;
+use super::snapshot_entry::SnapshotEntry;
 use super::stream_id::StreamId;
 use super::tail::Tail;
 use super::value::Value;
@@ -36,6 +37,15 @@ const FRESH_MS: u64 = 1_000;
 
 /// Field of the hash with the decision.
 pub(super) const DONE: &[u8] = b"done";
+
+/// Field of the hash that is there if a new epoch came with the decision.
+pub(super) const RESET: &[u8] = b"reset";
+
+/// Beginning of the fields with the nodes that the decision has counted.
+const COUNTED: &str = "counted.";
+
+/// End of the fields with what the nodes have kept. Earlier versions of the program have none.
+const BASE: &str = ".base";
 
 /// Whether the log in Redis is the one that was read.
 pub(super) struct Vouching {
@@ -78,10 +88,16 @@ pub(super) struct Vouch {
 pub(super) struct View {
     pub(super) vouches: Vec<Vouch>,
     pub(super) done: Option<StreamId>,
+    /// Nodes that the decision has counted, each with the last record that it had read.
+    pub(super) counted: Vec<(u64, StreamId)>,
+    /// A new epoch came with the decision.
+    pub(super) has_reset: bool,
     /// Last record of the log.
     pub(super) end: Option<Seal>,
-    /// Last record before those that are not in the newest snapshot.
-    pub(super) snapshot_end: Option<Seal>,
+    /// Id of the entry that describes the newest snapshot, and the snapshot; `None` for one of a
+    /// later version.
+    pub(super) newest_id: StreamId,
+    pub(super) newest: Option<SnapshotEntry>,
     /// The log, or the snapshot, has the last record that this node has read.
     pub(super) has_own: bool,
 }
@@ -181,11 +197,16 @@ impl Vouching {
 
     /// Returns the number of the next vouch, whose replies are awaited from now on.
     pub(super) fn vouch(&mut self) -> u64 {
+        self.await_replies();
+        self.count += 1;
+        self.count
+    }
+
+    /// Does not vouch until there are replies.
+    pub(super) fn await_replies(&mut self) {
         if let Some(round) = &mut self.round {
             round.next_ms = None;
         }
-        self.count += 1;
-        self.count
     }
 
     /// Vouches again later, since there are no replies to judge.
@@ -200,6 +221,14 @@ impl Vouching {
         if self.round.take().is_some() {
             self.trusted = None;
         }
+    }
+
+    /// Returns the nodes that a decision counts, each with the last record that it has read.
+    pub(super) fn counted(&self, now_ms: u64, view: &View, own: u64) -> Vec<(u64, StreamId)> {
+        let round = self.round.as_ref();
+        let vouches = view.vouches.iter();
+        let fresh = vouches.filter(|it| round.is_some_and(|its| its.is_fresh(now_ms, it, own)));
+        fresh.map(|vouch| (vouch.node, vouch.last)).collect()
     }
 
     fn begin(&mut self, run_id: Box<str>, now_ms: u64) {
@@ -235,27 +264,35 @@ impl Vouching {
 }
 
 impl Round {
+    /// Returns whether the node of this vouch is there.
+    fn is_fresh(&self, now_ms: u64, vouch: &Vouch, own: u64) -> bool {
+        let seen = || self.seen.get(&vouch.node).and_then(|(_, at)| *at);
+        vouch.node == own || seen().is_some_and(|at| now_ms < at + FRESH_MS)
+    }
+
     fn judge(&self, now_ms: u64, view: &View, own: &Own<'_>) -> Verdict {
         let last = own.tail.last();
         let is_member = own.members.contains(&own.node) && last.is_some();
         // A decision about a stream that was lost since is none.
         if view.done.is_some_and(|done| done <= view.end.unwrap_or_default().id) {
-            let is_behind = |last| view.snapshot_end.is_some_and(|end| end.id > last);
-            return match last {
-                // It loads the snapshot. If the log went on without this node, that has another
-                // epoch.
-                Some(last) if is_behind(last.id) => Verdict::Trust,
-                Some(_) if !view.has_own => Verdict::Contradicted { is_member },
+            let newest =
+                view.newest.filter(|newest| last.is_some_and(|it| it.id < newest.end.last.id));
+            let is_counted =
+                |last: Seal| view.has_reset || view.counted.contains(&(own.node, last.id));
+            return match (last, newest) {
+                // All that it has read is in the snapshot, or its readers see another epoch.
+                (Some(last), Some(newest)) if is_counted(last) => match newest.is_missing() {
+                    // It keeps its state until there is another one.
+                    true => Verdict::Wait,
+                    false => Verdict::Trust,
+                },
+                (Some(_), _) if !view.has_own => Verdict::Contradicted { is_member },
                 _ => Verdict::Trust,
             };
         }
-        let end = view.end.or(view.snapshot_end);
+        let end = view.end.or(view.snapshot_end());
         let is_late = now_ms >= self.began_ms + UNANIMITY_MS;
-        let is_fresh = |node: u64| {
-            let seen = || self.seen.get(&node).and_then(|(_, at)| *at);
-            node == own.node || seen().is_some_and(|at| now_ms < at + FRESH_MS)
-        };
-        let fresh = || view.vouches.iter().filter(|vouch| is_fresh(vouch.node));
+        let fresh = || view.vouches.iter().filter(|vouch| self.is_fresh(now_ms, vouch, own.node));
         let decide = |after| Decision { after, is_cut: false, needs_record: false, resets: false };
         let Some(last) = last.filter(|_| is_member) else {
             // A node that has a state decides.
@@ -295,35 +332,55 @@ impl Round {
 }
 
 impl View {
-    /// Reads the hash from the reply of `HGETALL`. Fields of a later version are no vouches.
+    /// Reads the hash from the reply of `HGETALL`. Fields of a later version are left out.
     pub(super) fn of_hash(reply: &Value) -> Self {
-        let mut view = Self::default();
+        let (mut view, mut bases) = (Self::default(), BTreeMap::new());
         for pair in reply.as_array().unwrap_or_default().chunks_exact(2) {
             let [name, value] = pair else { continue };
             let (Some(name), Some(value)) = (name.as_text(), value.as_text()) else { continue };
-            match name {
-                DONE => view.done = StreamId::parse(value),
-                node => view.vouches.extend(Vouch::parse(node, value)),
+            let Ok(text) = str::from_utf8(name) else { continue };
+            if name == DONE {
+                view.done = StreamId::parse(value);
+            } else if name == RESET {
+                view.has_reset = true;
+            } else if let Some(node) = text.strip_prefix(COUNTED) {
+                view.counted.extend(node.parse().ok().zip(StreamId::parse(value)));
+            } else if let Some(node) = text.strip_suffix(BASE) {
+                bases.extend(node.parse::<u64>().ok().zip(StreamId::parse(value)));
+            } else {
+                view.vouches.extend(Vouch::parse(text, value));
             }
         }
+        for vouch in &mut view.vouches {
+            vouch.base = bases.get(&vouch.node).copied().unwrap_or(vouch.last);
+        }
         view
+    }
+
+    /// Last record before those that are not in the newest snapshot.
+    pub(super) fn snapshot_end(&self) -> Option<Seal> {
+        self.newest.map(|newest| newest.end.last)
     }
 }
 
 impl Vouch {
-    /// Formats the value of the node's field.
-    pub(super) fn format(&self) -> String {
-        format!("{} {} {}", self.count, self.last, self.base)
+    /// Formats the fields of the node: names and values.
+    pub(super) fn format(&self) -> [(String, String); 2] {
+        let Self { node, count, last, base } = self;
+        [(node.to_string(), format!("{count} {last}")), (format!("{node}{BASE}"), base.to_string())]
     }
 
-    /// Parses a field. A later version may add something to the value.
-    fn parse(node: &[u8], value: &[u8]) -> Option<Self> {
-        let node = str::from_utf8(node).ok()?.parse().ok()?;
-        let mut parts = value.split(|byte| *byte == b' ');
-        let count = str::from_utf8(parts.next()?).ok()?.parse().ok()?;
-        let (last, base) = (StreamId::parse(parts.next()?)?, StreamId::parse(parts.next()?)?);
-        Some(Self { node, count, last, base })
+    /// Parses a field, as one of a node that has kept nothing.
+    fn parse(node: &str, value: &[u8]) -> Option<Self> {
+        let (count, last) = str::from_utf8(value).ok()?.split_once(' ')?;
+        let last = StreamId::parse(last.as_bytes())?;
+        Some(Self { node: node.parse().ok()?, count: count.parse().ok()?, last, base: last })
     }
+}
+
+/// Returns the name of the field of a node that a decision has counted.
+pub(super) fn counted_field(node: u64) -> String {
+    format!("{COUNTED}{node}")
 }
 
 #[cfg(test)]

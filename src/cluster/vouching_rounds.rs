@@ -2,7 +2,8 @@
 
 use log::Level;
 
-use super::cluster_log::{ClusterLog, Expected};
+use super::cluster_log::{ClusterLog, Deciding, Expected};
+use super::commanding::parse_end;
 use super::entry::{self, Entry, NO_NODE};
 use super::log_end::{LogEnd, Seal};
 use super::snapshot_entry::SnapshotEntry;
@@ -23,7 +24,7 @@ impl ClusterLog {
         if self.read_id != StreamId::default() {
             log::warn!("cluster: another Redis than before, or an emptied one: asking all nodes");
         }
-        self.members = None;
+        (self.members, self.deciding) = (None, None);
         self.abandon_snapshot();
         self.forget_replies();
     }
@@ -44,8 +45,9 @@ impl ClusterLog {
         let last_id = last.unwrap_or_default().id.to_string();
         self.step(&[b"MULTI"]);
         if let Some(vouch) = vouch {
-            let (node, vouch) = (node.to_string(), vouch.format());
-            self.step(&[b"HSET", &key, node.as_bytes(), vouch.as_bytes()]);
+            let [(node, own), (base_of, base)] = vouch.format();
+            let fields = [&node, &own, &base_of, &base].map(String::as_bytes);
+            self.step(&[&[b"HSET", &*key], &fields[..]].concat());
         }
         self.step(&[b"HGETALL", &key]);
         self.step(&[b"XREVRANGE", &stream, b"+", b"-", b"COUNT", b"1"]);
@@ -91,12 +93,11 @@ impl ClusterLog {
             let (node, sequence) = entry.map_or((NO_NODE, 0), |it| (it.node, it.sequence));
             Some(Seal { id, node, sequence })
         };
-        let newest = SnapshotEntry::parse_all(snapshots).next().and_then(|(_, entry)| entry);
-        let snapshot_end = newest.map(|entry| entry.end.last);
-        let snapshot = newest.map_or(0, |entry| entry.name);
+        let (newest_id, newest) = SnapshotEntry::parse_all(snapshots).next().unwrap_or_default();
         let last = self.tail.last();
+        let snapshot_end = newest.map(|newest| newest.end.last);
         let has_own = last.is_some() && [seal(own), snapshot_end].contains(&last);
-        let view = View { end: seal(end), snapshot_end, has_own, ..View::of_hash(hash) };
+        let view = View { end: seal(end), newest_id, newest, has_own, ..View::of_hash(hash) };
         let members = self.members.as_deref().unwrap_or_default();
         let own = Own { node: self.node, members, tail: &self.tail };
         match self.vouching.judge(self.now_ms, &view, &own) {
@@ -109,7 +110,7 @@ impl ClusterLog {
                 }
                 self.reload();
             }
-            Verdict::Decide(decision) => self.decide(decision, &view, snapshot),
+            Verdict::Decide(decision) => self.begin_decision(decision, view),
         }
     }
 
@@ -135,10 +136,9 @@ impl ClusterLog {
         self.on_snapshots(snapshots);
     }
 
-    /// Makes the log whole, whose newest snapshot has this name. The next vouch finds out whether
-    /// it is.
-    fn decide(&mut self, decision: Decision, view: &View, snapshot: u64) {
-        let Decision { after, is_cut, needs_record, resets } = decision;
+    /// Begins to make the log whole: has Redis watch the log, which may have changed since.
+    fn begin_decision(&mut self, decision: Decision, view: View) {
+        let Decision { after, resets, .. } = decision;
         let (level, what) = match (after.is_some(), resets) {
             (_, true) => (Level::Warn, "records may be lost; message ids begin a new epoch"),
             (true, false) => {
@@ -152,10 +152,41 @@ impl ClusterLog {
         if self.reported_decision.replace(what) != Some(what) {
             log::log!(level, "cluster: {what}");
         }
+        let counted = self.vouching.counted(self.now_ms, &view, self.node);
+        self.vouching.await_replies();
+        let (stream, snapshots) = (self.keys.stream().to_vec(), self.keys.snapshots().to_vec());
+        self.step(&[b"WATCH", &stream, &snapshots]);
+        let end_id = view.end.unwrap_or_default().id;
+        for (key, last_id) in [(stream, end_id), (snapshots, view.newest_id)] {
+            self.commands.send(&[b"XREVRANGE", &key, b"+", b"-", b"COUNT", b"1"]);
+            self.expected.push_back(Expected::Unchanged(last_id));
+        }
+        self.deciding = Some(Deciding { decision, counted, end_id, newest: view.newest });
+    }
+
+    /// Notes the end of a stream that Redis watches. The decision is taken if both are as they
+    /// were.
+    pub(super) fn on_watched(&mut self, last_id: StreamId, value: &Value) {
+        let is_unchanged = self.on_step(value) && parse_end(value) == Some(last_id);
+        let is_last = !matches!(self.expected.front(), Some(Expected::Unchanged(_)));
+        match self.deciding.take() {
+            Some(deciding) if is_unchanged && is_last => self.decide(&deciding),
+            Some(deciding) if is_unchanged => self.deciding = Some(deciding),
+            _ if is_last => self.step(&[b"UNWATCH"]),
+            _ => {}
+        }
+        if is_last {
+            self.vouching.wait(self.now_ms);
+        }
+    }
+
+    /// Makes the log whole. The next vouch finds out whether it is.
+    fn decide(&mut self, deciding: &Deciding) {
+        let Deciding { decision, counted, end_id, newest } = deciding;
+        let Decision { after, is_cut, needs_record, resets } = *decision;
         let (key, stream) = (self.keys.vouches(&self.commands_run_id), self.keys.stream().to_vec());
         let last_id = self.tail.last().unwrap_or_default().id;
-        let end_id = view.end.unwrap_or_default().id;
-        let done = end_id.max(last_id).to_string();
+        let done = *end_id.max(&last_id);
         self.step(&[b"MULTI"]);
         if let Some(after) = after {
             for (id, value) in self.tail.after_id(after) {
@@ -165,11 +196,10 @@ impl ClusterLog {
             }
         }
         if is_cut {
-            self.announce_snapshot(snapshot, self.tail.base());
+            self.announce_snapshot(newest.map_or(0, |newest| newest.name), self.tail.base());
         }
         if needs_record {
-            let last = end_id.max(last_id);
-            let id = StreamId { number: last.number.saturating_add(1), ..last }.to_string();
+            let id = StreamId { number: done.number.saturating_add(1), ..done }.to_string();
             let value = entry::encode(NO_NODE, 0, &[]);
             self.step(&[b"XADD", &stream, id.as_bytes(), entry::FIELD, &value]);
         }
@@ -178,10 +208,15 @@ impl ClusterLog {
             let key = self.keys.vouches(run_id);
             self.step(&[b"DEL", &key]);
         }
-        self.step(&[b"HSET", &key, vouching::DONE, done.as_bytes()]);
+        self.step(&[b"HSET", &key, vouching::DONE, done.to_string().as_bytes()]);
+        for (node, last) in counted {
+            let (field, last) = (vouching::counted_field(*node), last.to_string());
+            self.step(&[b"HSET", &key, field.as_bytes(), last.as_bytes()]);
+        }
         if resets {
+            self.step(&[b"HSET", &key, vouching::RESET, b"1"]);
             // If the log has records that this node has not read, their number is unknown.
-            let is_known = end_id <= last_id && self.read.position > 0;
+            let is_known = *end_id <= last_id && self.read.position > 0;
             self.append_renumbering(if is_known { self.read.position + 1 } else { 0 });
         }
         self.step(&[b"EXEC"]);

@@ -68,6 +68,17 @@ fn vouch((node, first, last): (u64, u64, u64), count: u64) -> Vouch {
     Vouch { node, count, last: id(last), base: id(first - 1) }
 }
 
+/// Redis has a snapshot of the records up to 3, in so many pieces.
+fn with_snapshot(pieces: u64, view: View) -> View {
+    with_snapshot_of(seal(3), pieces, view)
+}
+
+fn with_snapshot_of(last: Seal, pieces: u64, view: View) -> View {
+    let mut newest = SnapshotEntry::new(9, LogEnd { last, ..LogEnd::default() });
+    newest.pieces = pieces;
+    View { newest: Some(newest), ..view }
+}
+
 fn log_up_to(ms: u64, own_last: u64) -> View {
     let end = (ms > 0).then(|| seal(ms));
     View { end, has_own: ms >= own_last, ..View::default() }
@@ -189,11 +200,20 @@ fn records_that_are_no_longer_kept_are_in_the_snapshot_of_the_furthest_node() {
     }
     // It loads the snapshot, and no new epoch begins.
     let done = View { done: Some(id(7)), has_own: false, ..log_up_to(7, 3) };
-    let of_base = View { snapshot_end: Some(seal(3)), ..done.clone() };
-    let mut behind = Node::new(3, tail(1, 2));
-    assert_eq!(behind.judge(0, of_base, &[]), Verdict::Trust);
-    let mut behind = Node::new(3, tail(1, 2));
-    assert_eq!(behind.judge(0, done, &[]), Verdict::Contradicted { is_member: true });
+    let counted = View { counted: vec![(3, id(2))], ..done.clone() };
+    let behind = |view: View| Node::new(3, tail(1, 2)).judge(0, view, &[]);
+    assert_eq!(behind(with_snapshot(1, counted.clone())), Verdict::Trust);
+    // It keeps its state until the snapshot is there.
+    assert_eq!(behind(with_snapshot(0, counted.clone())), Verdict::Wait);
+    // Its records may be others than those in the snapshot.
+    let contradicted = Verdict::Contradicted { is_member: true };
+    assert_eq!(behind(counted), contradicted);
+    assert_eq!(behind(with_snapshot(1, done.clone())), contradicted);
+    let elsewhere = View { counted: vec![(3, id(1)), (2, id(2))], ..done.clone() };
+    assert_eq!(behind(with_snapshot(1, elsewhere)), contradicted);
+    // Readers see another epoch.
+    let reset = View { has_reset: true, ..done };
+    assert_eq!(behind(with_snapshot(1, reset)), Verdict::Trust);
     // The one that has read all before the first record that is left goes on.
     let mut behind = Node::new(3, tail(1, 3));
     let view = View { done: Some(id(7)), has_own: true, ..log_up_to(7, 3) };
@@ -223,7 +243,8 @@ fn a_node_that_has_kept_no_record_has_its_state() {
     let empty = Decision { needs_record: true, ..KEEP };
     let verdict = node.judge_tails(100, log_up_to(0, 8), &vouches);
     assert_eq!(verdict, Verdict::Decide(Decision { is_cut: true, after: Some(id(7)), ..empty }));
-    let view = View { snapshot_end: Some(seal(7)), has_own: true, ..log_up_to(0, 8) };
+    let view = View { has_own: true, ..log_up_to(0, 8) };
+    let view = with_snapshot_of(seal(7), 1, view);
     assert_eq!(node.judge_tails(200, view, &vouches), Verdict::Decide(empty));
 }
 
@@ -256,14 +277,24 @@ fn who_was_missing_is_missing_at_the_next_redis_too() {
 }
 
 #[test]
-fn vouches_are_read_as_they_were_written() {
+fn the_hash_is_read_as_it_was_written() {
     let text = |text: &str| Value::Text(text.as_bytes().into());
     let vouch = Vouch { base: StreamId { unix_ms: 3, number: 4 }, ..vouch((77, 1, 5), 12) };
-    let (now, later) = (vouch.format(), format!("{} more", vouch.format()));
-    let fields = ["77", &now, "done", "8-1", "x", "y", "78", "1", "79", "a 5-6 3-4", "77", &later];
-    let view = View::of_hash(&Value::Array(fields.map(text).to_vec()));
-    assert_eq!(view.vouches, [vouch; 2]);
+    let [(node, own), (base_of, base)] = vouch.format();
+    let others = ["done", "8-1", "counted.78", "9-0", "x", "y", "78", "1", "79", "a 5-6"];
+    let fields = [[&*base_of, &base, &node, &own].as_slice(), &others].concat();
+    let read = |fields: &[&str]| {
+        View::of_hash(&Value::Array(fields.iter().map(|field| text(field)).collect()))
+    };
+    let view = read(&fields);
+    assert_eq!((&view.vouches[..], view.has_reset), (&[vouch][..], false));
     assert_eq!(view.done, Some(StreamId { unix_ms: 8, number: 1 }));
+    assert_eq!(view.counted, [(78, id(9))]);
+    assert_eq!(counted_field(78), "counted.78");
+    // An earlier version of the program does not say what it has kept.
+    let view = read(&["77", "12 5-0", "reset", "1"]);
+    assert_eq!(view.vouches, [Vouch { base: id(5), ..vouch }]);
+    assert!(view.has_reset);
 }
 
 #[test]

@@ -299,13 +299,14 @@ impl World {
         for request in &self.requests {
             let node = &self.nodes[request.node];
             let since = request.sent_at.max(node.paused_until);
-            // A barrier waits a second after the last reply of a Redis that is far away.
-            let patience_ms = PATIENCE_MS + if self.plan.is_far { 1_000 } else { 0 };
+            // A barrier waits a second after the last reply of a Redis that is far away, and so
+            // does a call that waits for one first.
             let most = match request.kind {
-                Kind::Poll => self.plan.poll_ms + patience_ms,
+                Kind::Poll => self.plan.poll_ms + PATIENCE_MS,
                 _ if request.changes() => CHANGE_MS,
-                _ => patience_ms,
+                _ => PATIENCE_MS,
             };
+            let most = most + if self.plan.is_far { 1_000 } else { 0 };
             assert!(
                 node.paused_until > now || now <= since + most,
                 "{:?} at {}/{} waits since {since}",

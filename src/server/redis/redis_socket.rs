@@ -255,7 +255,8 @@ impl RedisSocket {
         while let Some(link) = &mut self.link {
             match link.decoder.next_reply() {
                 Ok(Some(reply)) => {
-                    if let Err(failure) = self.on_reply(reply) {
+                    let bytes = link.decoder.reply_bytes();
+                    if let Err(failure) = self.on_reply(reply, bytes) {
                         self.fail(failure);
                     }
                 }
@@ -267,7 +268,8 @@ impl RedisSocket {
         }
     }
 
-    fn on_reply(&mut self, reply: Value) -> Result<(), Failure> {
+    /// Handles a reply of so many bytes.
+    fn on_reply(&mut self, reply: Value, bytes: usize) -> Result<(), Failure> {
         let located = |mut failure: Failure| {
             failure.reason = format!("{}: {}", self.address, failure.reason);
             failure
@@ -289,7 +291,7 @@ impl RedisSocket {
                     let reason = format!("{} sent a reply without a command", self.address);
                     return Err(Failure::transient(reason));
                 }
-                let memory = reply.memory();
+                let memory = reply.memory().max(bytes);
                 self.queued_bytes += memory;
                 self.events.push_back((Event::Reply(reply), memory));
             }

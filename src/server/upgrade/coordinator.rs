@@ -1,6 +1,7 @@
 //! The server's part in upgrades, old process and new.
 
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
 
 use mio::unix::SourceFd;
@@ -125,11 +126,11 @@ impl UpgradeCoordinator {
 
     /// Notes that the socket of the successor is readable: it has said hello, or has exited.
     pub(in crate::server) fn note_readable(&mut self, service: &Service<OsListener>) {
-        if let Some(pending) = &mut self.successor {
-            pending.is_readable = true;
-            if !service.is_log_reachable() {
-                log::info!("upgrade waits for Redis successor={}", pending.successor.id());
-            }
+        if let Some(pending) = &mut self.successor
+            && !mem::replace(&mut pending.is_readable, true)
+            && !service.is_log_reachable()
+        {
+            log::info!("upgrade waits for Redis successor={}", pending.successor.id());
         }
     }
 
@@ -212,7 +213,10 @@ impl UpgradeCoordinator {
             return;
         };
         if !service.is_draining() {
-            if service.hub().1.mono >= *deadline {
+            // The hand-over, which would notice that, waits for Redis.
+            if *is_readable && successor.has_exited() {
+                self.abort("the new process has ended", systemd);
+            } else if service.hub().1.mono >= *deadline {
                 let reason = match is_readable {
                     true => "Redis cannot be reached",
                     false => "the new process takes too long to start",

@@ -83,6 +83,11 @@ impl Successor {
         self.child.id()
     }
 
+    /// Returns whether the successor has exited.
+    pub(super) fn has_exited(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Sends all that the successor needs to serve, and waits until it could. To be called once its
     /// socket is readable. Blocks the server meanwhile.
     ///
