@@ -110,10 +110,14 @@ impl Read {
         http::request("GET", &target, self.form.fields(), None)
     }
 
-    /// Returns the channels whose next id is known, with these ids.
+    /// Returns the channels whose next id is known, with these ids, and those that are read from
+    /// now on, with the lowest id that may come.
     pub(crate) fn cursors(&self) -> Vec<(usize, u64)> {
-        let its = self.reader.subscriptions.iter();
-        its.filter_map(|its| its.id().map(|id| (its.channel, id))).collect()
+        let cursor = |its: &Subscription| match its.since {
+            Since::Id(id) | Since::Next(id) => Some((its.channel, id)),
+            Since::All | Since::Last(_) => None,
+        };
+        self.reader.subscriptions.iter().filter_map(cursor).collect()
     }
 
     pub(crate) fn follows(&self, channel: usize) -> bool {
