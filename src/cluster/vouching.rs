@@ -275,17 +275,14 @@ impl Round {
         let is_member = own.members.contains(&own.node) && last.is_some();
         // A decision about a stream that was lost since is none.
         if view.done.is_some_and(|done| done <= view.end.unwrap_or_default().id) {
-            let newest =
-                view.newest.filter(|newest| last.is_some_and(|it| it.id < newest.end.last.id));
-            let is_counted =
-                |last: Seal| view.has_reset || view.counted.contains(&(own.node, last.id));
+            let newest = view.newest.filter(|it| last.is_some_and(|last| last.id < it.end.last.id));
+            let is_counted = |last: Seal| view.counted.contains(&(own.node, last.id));
             return match (last, newest) {
-                // All that it has read is in the snapshot, or its readers see another epoch.
-                (Some(last), Some(newest)) if is_counted(last) => match newest.is_missing() {
-                    // It keeps its state until there is another one.
-                    true => Verdict::Wait,
-                    false => Verdict::Trust,
-                },
+                // All that it has read is in the snapshot, or its readers see another epoch. It
+                // keeps its state until the snapshot is there.
+                (Some(last), Some(newest)) if view.has_reset || is_counted(last) => {
+                    if newest.is_missing() { Verdict::Wait } else { Verdict::Trust }
+                }
                 (Some(_), _) if !view.has_own => Verdict::Contradicted { is_member },
                 _ => Verdict::Trust,
             };

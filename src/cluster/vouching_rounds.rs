@@ -110,7 +110,7 @@ impl ClusterLog {
                 }
                 self.reload();
             }
-            Verdict::Decide(decision) => self.begin_decision(decision, view),
+            Verdict::Decide(decision) => self.begin_decision(decision, &view),
         }
     }
 
@@ -137,7 +137,7 @@ impl ClusterLog {
     }
 
     /// Begins to make the log whole: has Redis watch the log, which may have changed since.
-    fn begin_decision(&mut self, decision: Decision, view: View) {
+    fn begin_decision(&mut self, decision: Decision, view: &View) {
         let Decision { after, resets, .. } = decision;
         let (level, what) = match (after.is_some(), resets) {
             (_, true) => (Level::Warn, "records may be lost; message ids begin a new epoch"),
@@ -152,7 +152,7 @@ impl ClusterLog {
         if self.reported_decision.replace(what) != Some(what) {
             log::log!(level, "cluster: {what}");
         }
-        let counted = self.vouching.counted(self.now_ms, &view, self.node);
+        let counted = self.vouching.counted(self.now_ms, view, self.node);
         self.vouching.await_replies();
         let (stream, snapshots) = (self.keys.stream().to_vec(), self.keys.snapshots().to_vec());
         self.step(&[b"WATCH", &stream, &snapshots]);
