@@ -17,11 +17,16 @@ use crate::log::{self, Log};
 /// Events that a connection gives, which a test adds.
 type Script = Rc<RefCell<VecDeque<Event>>>;
 
+/// Names of the commands that were sent by a connection.
+type Sent = Rc<RefCell<Vec<String>>>;
+
 /// A connection whose commands go nowhere.
-struct Scripted(Script);
+struct Scripted(Script, Sent);
 
 impl Connection for Scripted {
-    fn send(&mut self, _args: &[&[u8]]) {}
+    fn send(&mut self, args: &[&[u8]]) {
+        self.1.borrow_mut().push(String::from_utf8_lossy(args[0]).into_owned());
+    }
 
     fn poll(&mut self) -> Option<Event> {
         self.0.borrow_mut().pop_front()
@@ -73,7 +78,8 @@ fn begin(log: &mut ClusterLog, commands: &Script, follower: &Script) {
 #[test]
 fn a_record_that_waits_for_the_end_of_a_round_does_not_hide_the_time_of_the_next_vouch() {
     let (commands, follower) = (Script::default(), Script::default());
-    let ends = [&commands, &follower].map(|script| Box::new(Scripted(Rc::clone(script))));
+    let ends =
+        [&commands, &follower].map(|script| Box::new(Scripted(Rc::clone(script), Sent::default())));
     let [ours, theirs] = ends;
     let mut log = ClusterLog::new(ours, theirs, Keys::new("speak"), |bytes| bytes.fill(7));
     log.begin_turn(1_000);
@@ -85,6 +91,41 @@ fn a_record_that_waits_for_the_end_of_a_round_does_not_hide_the_time_of_the_next
     log.begin_turn(1_010);
     assert!(log.poll().is_none());
     assert_eq!(log.next_deadline_ms(), Some(1_110));
+}
+
+/// A process without a state begins a log at an empty Redis, unless another one has done so since.
+#[test]
+fn a_decision_is_taken_only_if_the_log_is_as_it_was() {
+    let [none, entry] = [vec![], vec![Value::Array(vec![text("5-1"), Value::Nil])]];
+    let [none, entry] = [none, entry].map(Value::Array);
+    let began = ["MULTI", "DEL", "HSET", "EXEC"];
+    for (stream, snapshots, expected) in [
+        (none.clone(), none.clone(), &began[..]),
+        (entry.clone(), none.clone(), &["UNWATCH"]),
+        (none.clone(), entry, &["UNWATCH"]),
+        (none, Value::Error("OOM".into()), &["UNWATCH"]),
+    ] {
+        let (commands, follower, sent) = (Script::default(), Script::default(), Sent::default());
+        let ours = Box::new(Scripted(Rc::clone(&commands), Rc::clone(&sent)));
+        let theirs = Box::new(Scripted(follower, Sent::default()));
+        let mut log = ClusterLog::new(ours, theirs, Keys::new("speak"), |bytes| bytes.fill(7));
+        commands.borrow_mut().push_back(Event::Connected(server_info()));
+        assert!(log.poll().is_none() && log.wants_members());
+        log.set_members(Vec::new(), Vec::new());
+        log.begin_turn(4_000);
+        commands.borrow_mut().extend(vouched([]));
+        sent.borrow_mut().clear();
+        assert!(log.poll().is_none());
+        assert_eq!(*sent.borrow(), ["WATCH", "XREVRANGE", "XREVRANGE"]);
+        // Nothing comes between: it would end the watch.
+        log.begin_turn(5_000);
+        assert!(log.poll().is_none() && log.next_deadline_ms().is_none());
+        sent.borrow_mut().clear();
+        commands.borrow_mut().extend([text("OK"), stream, snapshots].map(Event::Reply));
+        assert!(log.poll().is_none());
+        assert_eq!(*sent.borrow(), expected);
+        assert_eq!(log.next_deadline_ms(), Some(5_100));
+    }
 }
 
 /// Returns the reply to `XREAD` with records of another node, each with its time and its number.
@@ -113,7 +154,8 @@ fn times_ms(log: &mut ClusterLog) -> Vec<u64> {
 #[test]
 fn records_that_are_read_again_have_the_times_that_they_had() {
     let (commands, follower) = (Script::default(), Script::default());
-    let ends = [&commands, &follower].map(|script| Box::new(Scripted(Rc::clone(script))));
+    let ends =
+        [&commands, &follower].map(|script| Box::new(Scripted(Rc::clone(script), Sent::default())));
     let [ours, theirs] = ends;
     let mut log = ClusterLog::new(ours, theirs, Keys::new("speak"), |bytes| bytes.fill(7));
     let start_ms = server_info().unix_ms;
@@ -230,7 +272,8 @@ fn no_reply_makes_the_log_panic() {
         println!("seed {seed}");
         let mut hostile = Hostile(Random::new(seed));
         let (commands, follower) = (Script::default(), Script::default());
-        let ends = [&commands, &follower].map(|script| Box::new(Scripted(Rc::clone(script))));
+        let ends = [&commands, &follower]
+            .map(|script| Box::new(Scripted(Rc::clone(script), Sent::default())));
         let [ours, theirs] = ends;
         let mut log = ClusterLog::new(ours, theirs, Keys::new("speak"), |bytes| bytes.fill(7));
         log.set_sizes(1, 8 << 20);
