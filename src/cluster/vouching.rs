@@ -276,12 +276,18 @@ impl Round {
         // A decision about a stream that was lost since is none.
         if view.done.is_some_and(|done| done <= view.end.unwrap_or_default().id) {
             let newest = view.newest.filter(|it| last.is_some_and(|last| last.id < it.end.last.id));
-            let is_counted = |last: Seal| view.counted.contains(&(own.node, last.id));
+            let is_included = |last: Seal| {
+                view.has_own || view.has_reset || view.counted.contains(&(own.node, last.id))
+            };
             return match (last, newest) {
                 // All that it has read is in the snapshot, or its readers see another epoch. It
                 // keeps its state until the snapshot is there.
-                (Some(last), Some(newest)) if view.has_reset || is_counted(last) => {
-                    if newest.is_missing() { Verdict::Wait } else { Verdict::Trust }
+                (Some(last), Some(newest)) if is_included(last) => {
+                    if newest.is_missing() {
+                        Verdict::Wait
+                    } else {
+                        Verdict::Trust
+                    }
                 }
                 (Some(_), _) if !view.has_own => Verdict::Contradicted { is_member },
                 _ => Verdict::Trust,

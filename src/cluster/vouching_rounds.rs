@@ -172,7 +172,8 @@ impl ClusterLog {
         match self.deciding.take() {
             Some(deciding) if is_unchanged && is_last => self.decide(&deciding),
             Some(deciding) if is_unchanged => self.deciding = Some(deciding),
-            _ if is_last => self.step(&[b"UNWATCH"]),
+            // An error of the server has ended the connection, and the watch with it.
+            _ if is_last && self.is_commands_up => self.step(&[b"UNWATCH"]),
             _ => {}
         }
         if is_last {

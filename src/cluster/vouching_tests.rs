@@ -205,6 +205,10 @@ fn records_that_are_no_longer_kept_are_in_the_snapshot_of_the_furthest_node() {
     assert_eq!(behind(with_snapshot(1, counted.clone())), Verdict::Trust);
     // It keeps its state until the snapshot is there.
     assert_eq!(behind(with_snapshot(0, counted.clone())), Verdict::Wait);
+    // Also if the log has its last record, before the ones that it lacks.
+    let own = |view: &View| View { has_own: true, ..view.clone() };
+    assert_eq!(behind(with_snapshot(0, own(&done))), Verdict::Wait);
+    assert_eq!(behind(with_snapshot(1, own(&done))), Verdict::Trust);
     // Its records may be others than those in the snapshot.
     let contradicted = Verdict::Contradicted { is_member: true };
     assert_eq!(behind(counted), contradicted);
